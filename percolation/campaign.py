@@ -1,0 +1,255 @@
+"""Campaigns: many independent tasks, killed at any moment and gone on with, the same to the bit.
+
+An experiment is a list of tasks, each a pure function of (settings, task, seed of the task). A finished task is written
+to ``journal.sqlite`` in one transaction and is never done again; when all are there they are folded into ``result.nc``.
+The seed of a task comes from the run's seed and the task's key alone, so that neither the number of workers nor the
+order of the tasks, nor an interruption, nor a task added later changes a number.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import joblib
+import numpy as np
+import xarray as xr
+from pydantic import BaseModel
+from tqdm.auto import tqdm
+
+from percolation import runs
+from percolation.runs import RunError
+
+
+class SeededSettings(Protocol):
+    """Settings of an experiment: a frozen pydantic model with a field ``seed``."""
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+
+
+S = TypeVar("S", bound=BaseModel)
+T = TypeVar("T")
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment(Generic[S, T]):
+    """What a campaign runs.
+
+    Parameters
+    ----------
+    name : str
+        The experiment's name, the first word of its run folder.
+    version : int
+        Raised whenever the code changes what a run returns, so that old folders are not taken for new ones.
+    tasks : function of settings
+        The tasks by key, in the order of work; a key is a short text for people, such as ``"delta=0.1 d=8"``.
+    run_task : function of (settings, task, SeedSequence)
+        One task's arrays by name; a pure function.
+    collect : function of (settings, arrays by key)
+        The labelled result; a pure function.
+    summarise : function of (settings, dataset)
+        The numbers that a person would quote, as plain data.
+    """
+
+    name: str
+    version: int
+    tasks: Callable[[S], Mapping[str, T]]
+    run_task: Callable[[S, T, np.random.SeedSequence], Arrays]
+    collect: Callable[[S, Mapping[str, Arrays]], xr.Dataset]
+    summarise: Callable[[S, xr.Dataset], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A finished run: its folder, its result, its summary, and whether it was there before."""
+
+    folder: Path
+    dataset: xr.Dataset
+    summary: dict[str, Any]
+    is_reused: bool
+
+
+def seed_sequence(seed: int, key: str) -> np.random.SeedSequence:
+    """Return the seed of the task ``key`` in a run with ``seed``; it depends on nothing else."""
+    words = np.frombuffer(hashlib.blake2b(key.encode(), digest_size=16).digest(), dtype="<u4")
+    return np.random.SeedSequence(entropy=seed, spawn_key=tuple(int(word) for word in words))
+
+
+def run(
+    experiment: Experiment[S, T],
+    settings: S,
+    *,
+    out: Path,
+    n_workers: int = 1,
+    device: str = "cpu",
+    show_progress: bool = False,
+) -> Run:
+    """Run ``experiment`` with ``settings``, or go on with it, or return it if it is finished.
+
+    Parameters
+    ----------
+    experiment : Experiment
+        What to run.
+    settings : pydantic model
+        With a field ``seed``.
+    out : Path
+        The run folder is made below it.
+    n_workers : int
+        Tasks under way at once, in threads of this process.
+    device : str
+        Where torch computes; for the record only.
+    show_progress : bool
+        Whether to draw a progress bar on standard error.
+
+    Returns
+    -------
+    Run
+        The dataset is read back from the folder, so that it is the same whether it was computed now or before.
+
+    Raises
+    ------
+    RunError
+        If the folder cannot be used (another settings, damaged, in use, not writable) or the disk is full. Finished
+        tasks are kept, and the same call goes on.
+    """
+    folder = runs.open_folder(out, experiment.name, experiment.version, settings)
+    result = folder / "result.nc"
+    is_reused = result.exists()
+    if not is_reused:
+        start = time.perf_counter()
+        tasks = dict(experiment.tasks(settings))
+        with _Journal(folder) as journal:
+            _run_missing(experiment, settings, tasks, journal, n_workers, show_progress)
+            arrays = {key: journal.read(key) for key in tasks}
+            seconds = journal.seconds()
+        dataset = experiment.collect(settings, arrays)
+        dataset.attrs["settings"] = json.dumps(settings.model_dump(mode="json"), sort_keys=True)
+        record = runs.provenance(time.perf_counter() - start, device)
+        runs.write_json(folder / "provenance.json", record | {"seconds_of_tasks": round(seconds, 3)})
+        runs.write_json(folder / "summary.json", experiment.summarise(settings, dataset))
+        runs.write_dataset(result, dataset)
+    (folder / "journal.sqlite").unlink(missing_ok=True)
+    dataset = runs.read_dataset(result)
+    try:
+        summary = json.loads((folder / "summary.json").read_text())
+    except (OSError, ValueError) as error:
+        message = f"{folder / 'summary.json'} is damaged ({error}); move the folder away to compute it again"
+        raise RunError(message, folder) from error
+    return Run(folder=folder, dataset=dataset, summary=summary, is_reused=is_reused)
+
+
+def _run_missing(
+    experiment: Experiment[S, T],
+    settings: S,
+    tasks: Mapping[str, T],
+    journal: _Journal,
+    n_workers: int,
+    show_progress: bool,
+) -> None:
+    """Run the tasks that the journal lacks, each written as soon as it is done."""
+    done = journal.keys()
+    missing = [key for key in tasks if key not in done]
+    seed = int(settings.model_dump()["seed"])
+
+    def work(key: str) -> tuple[str, Arrays, float]:
+        start = time.perf_counter()
+        arrays = experiment.run_task(settings, tasks[key], seed_sequence(seed, key))
+        return key, arrays, time.perf_counter() - start
+
+    workers = joblib.Parallel(n_jobs=n_workers, backend="threading", return_as="generator_unordered")
+    with tqdm(
+        total=len(tasks),
+        initial=len(tasks) - len(missing),
+        desc=experiment.name,
+        unit="task",
+        disable=not show_progress,
+    ) as bar:
+        for key, arrays, seconds in workers(joblib.delayed(work)(key) for key in missing):
+            journal.write(key, arrays, seconds)
+            bar.set_postfix_str(key)
+            bar.update()
+
+
+class _Journal:
+    """The finished tasks of one run folder, held by one process at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "journal.sqlite"
+        self._folder = folder
+
+    def __enter__(self) -> _Journal:
+        try:
+            self._connection = sqlite3.connect(self._path, timeout=0, isolation_level=None)
+            # One process at a time; the lock goes with the process, however it ends.
+            self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._connection.execute("BEGIN EXCLUSIVE")
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS tasks (key TEXT PRIMARY KEY, arrays BLOB, digest BLOB, seconds REAL)"
+            )
+            self._connection.execute("COMMIT")
+            answer = self._connection.execute("PRAGMA quick_check").fetchone()[0]
+            if answer != "ok":
+                raise sqlite3.DatabaseError(answer)
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def keys(self) -> set[str]:
+        """Return the keys of the finished tasks."""
+        return {row[0] for row in self._ask("SELECT key FROM tasks")}
+
+    def seconds(self) -> float:
+        """Return the seconds spent in finished tasks."""
+        return float(self._ask("SELECT COALESCE(SUM(seconds), 0) FROM tasks")[0][0])
+
+    def write(self, key: str, arrays: Arrays, seconds: float) -> None:
+        """Keep the arrays of one finished task, in one transaction."""
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **arrays)
+        content = buffer.getvalue()
+        self._ask("INSERT INTO tasks VALUES (?, ?, ?, ?)", (key, content, _checksum(key, content), seconds))
+
+    def read(self, key: str) -> Arrays:
+        """Return the arrays of one finished task."""
+        content, checksum = self._ask("SELECT arrays, digest FROM tasks WHERE key = ?", (key,))[0]
+        if _checksum(key, content) != checksum:
+            raise self._failure(sqlite3.DatabaseError(f"the record of task {key!r} does not match its checksum"))
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+
+    def _ask(self, statement: str, values: tuple[object, ...] = ()) -> list[Any]:
+        try:
+            return self._connection.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: sqlite3.Error) -> RunError:
+        """Return one line that says what happened to the journal and what to do."""
+        code = getattr(error, "sqlite_errorcode", None)
+        primary = code & 0xFF if code is not None else None
+        if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            what = "is in use by another process; wait for it, or give another --out"
+        elif primary in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+            what = f"cannot be written ({error}: is the disk full?); finished tasks are kept, run the same again"
+        elif primary in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+            what = f"cannot be written ({error}); make the folder writable, or give another --out"
+        else:
+            what = f"is damaged ({error}); nothing was changed, move it away to compute its tasks again"
+        return RunError(f"{self._path} {what}", self._folder)
+
+
+def _checksum(key: str, content: bytes) -> bytes:
+    return hashlib.blake2b(content, key=key.encode()[:64], digest_size=16).digest()

@@ -1,0 +1,174 @@
+"""Command lines from settings: one record makes the flags, their help, and the saved JSON.
+
+Used by the ``__main__`` of every package; nothing else in the project prints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, make_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import tyro
+from pydantic import BaseModel
+
+from percolation import campaign, runs
+
+Device = Literal["cpu", "cuda", "mps"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One subcommand: the experiment, its presets (the first is the default), how it prints.
+
+    ``experiment`` is called with the device name. ``example`` is the line shown by ``--help``.
+    """
+
+    summary: str
+    presets: Mapping[str, BaseModel]
+    experiment: Callable[[str], campaign.Experiment[Any, Any]]
+    describe: Callable[[Mapping[str, Any]], str]
+    example: str
+    uses_torch: bool = False
+    prepare: Callable[[Any], Any] | None = None
+
+
+def main(program: str, commands: Mapping[str, Command], arguments: Sequence[str] | None = None) -> None:
+    """Run ``python -m program NAME ...``; exit status 0, or 2 with one line on standard error."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview(program, commands))
+        raise SystemExit(0 if words else 2)
+    name = words.pop(0)
+    if name not in commands:
+        fail(program, f"there is no command {name!r}; known: {', '.join(commands)}")
+    command = commands[name]
+    with one_line_errors(program):
+        options = _parse(f"{program} {name}", command, words)
+        settings = options.settings
+        if command.prepare is not None:
+            settings = command.prepare(settings)
+        device = getattr(options, "device", "cpu")
+        finished = campaign.run(
+            command.experiment(device),
+            settings,
+            out=options.out,
+            n_workers=options.workers,
+            device=device,
+            show_progress=not options.json,
+        )
+        if options.json:
+            print(runs.as_json(finished.summary))
+        else:
+            print(command.describe(finished.summary))
+            print(f"\n{'found again in' if finished.is_reused else 'written to'} {finished.folder}")
+
+
+def fail(program: str, message: str) -> NoReturn:
+    """Print one line on standard error and exit with status 2."""
+    print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+@contextlib.contextmanager
+def one_line_errors(program: str) -> Any:
+    """Turn what a user can mend into one line and exit status 2; what is our mistake keeps its traceback."""
+    try:
+        yield
+    except (runs.RunError, ValueError, OSError) as error:
+        fail(program, str(error))
+    except KeyboardInterrupt:
+        print(f"\n{program}: stopped; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _overview(program: str, commands: Mapping[str, Command]) -> str:
+    lines = [f"usage: python -m {program} COMMAND [--help]", ""]
+    lines += [f"  {name:12s} {command.summary}" for name, command in commands.items()]
+    return "\n".join([*lines, "", "for example:", *(f"  {command.example}" for command in commands.values())])
+
+
+def _parse(program: str, command: Command, words: list[str]) -> Any:
+    """Return the options as a record with ``settings``, ``out``, ``workers``, ``json`` and perhaps ``device``."""
+    default = next(iter(command.presets))
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--preset", default=default)
+    preset = early.parse_known_args(words)[0].preset
+    if preset not in command.presets:
+        raise ValueError(f"--preset must be one of {', '.join(command.presets)}, got {preset}")
+    settings = command.presets[preset]
+    # torch spreads one task over the cores by itself; the kernels of percolation run one task a core.
+    workers = 1 if command.uses_torch else os.cpu_count() or 1
+
+    def field(name: str, kind: Any, value: Any, text: str) -> tuple[str, Any, Any]:
+        return name, Annotated[kind, tyro.conf.arg(help=text)], value
+
+    fields = [
+        ("settings", tyro.conf.OmitArgPrefixes[type(settings)], settings),  # type: ignore[misc]
+        field("out", Path, Path("runs"), "the run folder is made below this folder"),
+        field("json", tyro.conf.FlagCreatePairsOff[bool], False, "print the summary as JSON and nothing else"),
+        field("workers", int, workers, "tasks under way at once; changes no number"),
+    ]
+    if len(command.presets) > 1:
+        kind = Literal[tuple(command.presets)]  # type: ignore[valid-type]
+        fields.append(field("preset", kind, preset, "the settings to start from; other flags change them"))
+    if command.uses_torch:
+        fields.append(field("device", Device, "cpu", "where torch computes"))
+    record = make_dataclass("Options", fields, frozen=True)
+    return parse(record, program, words, f"{command.summary}\n\nfor example: {command.example}")
+
+
+def parse(record: Any, program: str, words: Sequence[str], description: str) -> Any:
+    """Return ``record`` filled from the command line by tyro; a mistake raises ValueError with one line."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(record, prog=f"python -m {program}", args=list(words), description=description)
+    except SystemExit as error:
+        if error.code:
+            raise ValueError(_flatten(complaint.getvalue())) from None
+        raise
+
+
+def _flatten(box: str) -> str:
+    """Return the first part of tyro's framed complaint as one line; settings errors name field, rule and value."""
+    lines = [line.strip("│ ").strip() for line in box.splitlines() if line.startswith("│")]
+    rule = next((i for i, line in enumerate(lines) if line.startswith("──")), len(lines))
+    text = " ".join(lines[:rule])
+    pattern = (
+        r"validation errors? for \w+ (\S+ )?(?:Input should|Value error,) "
+        r"(.*?) \[type=\w+, input_value=(.*?), input_type"
+    )
+    match = re.search(pattern, text)
+    if match is None:
+        return text
+    place, requirement, value = match.groups()
+    if place is None:
+        return requirement
+    parts = place.strip().split(".")
+    name = parts[0] + "".join(f"[{part}]" if part.isdigit() else f".{part}" for part in parts[1:])
+    return f"{name} must {requirement}, got {value}"
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str]) -> str:
+    """Return ``rows`` as text in aligned columns; ``columns`` maps each key to its heading."""
+    cells = [list(columns.values())] + [[_cell(row.get(key)) for key in columns] for row in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    return "\n".join("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)) for line in cells)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)

@@ -1,0 +1,1 @@
+"""Slow and obviously right: the independent witnesses. Imports nothing of ours and uses other methods."""
