@@ -1,0 +1,214 @@
+"""The dimension-scaling experiment: how fast 1 - P(two far cubes of one label are connected) falls with dimension.
+
+Conjecture 4.1 says P(connected) = 1 - O(e^(-d delta-bar)). On the independent lattice of App. D.1.5 a cube carries a
+given interval of Eq. 4 with probability p = delta, so the cubes that carry it are the occupied sites of Z^d. Two far
+occupied sites are connected when both belong to the infinite cluster (there is only one), two nearly independent
+events, so with Q the probability that an occupied site's cluster is finite,
+
+    1 - P(connected) = 1 - (1 - Q)^2.
+
+Q is estimated by importance sampling where its weights can be trusted, by counting grown clusters elsewhere. For fixed
+p and large d the isolated site rules: 1 - P -> 2 (1-p)^(2d), a rate of 2 ln(1/(1-p)) per dimension.
+
+References
+----------
+Vrabel, Shem-Ur, Oz, Krueger, arXiv:2409.05800, Conjecture 4.1 (Eq. 3), Eqs. 21-24.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import numpy as np
+import xarray as xr
+from pydantic import BaseModel, ConfigDict, Field
+
+from percolation import growth, meanfield, rare
+from percolation.campaign import Arrays, Experiment
+
+Delta = Annotated[float, Field(gt=0, lt=1)]
+Dimension = Annotated[int, Field(ge=2, le=200_000)]
+
+
+class Settings(BaseModel):
+    """Which cubes, in which dimensions, and how many clusters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    deltas: tuple[Delta, ...] = Field(
+        (0.2, 0.1, 0.05), min_length=1, description="interval lengths of Eq. 4; p = delta"
+    )
+    dimensions: tuple[Dimension, ...] = Field(
+        (3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64), min_length=1, description="dimensions d of the lattice Z^d"
+    )
+    samples: int = Field(20_000, ge=100, le=10**9, description="clusters grown for each delta and dimension")
+    max_sites: int = Field(5_000, ge=100, le=10**8, description="a cluster of so many sites is taken for infinite")
+    seed: int = Field(0, ge=0, description="seed of the run")
+
+
+PRESETS = {
+    "quick": Settings(),
+    "paper": Settings(
+        deltas=(0.2, 0.1, 0.05, 0.02),
+        dimensions=(3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 96, 128),
+        samples=200_000,
+        max_sites=50_000,
+    ),
+}
+
+
+def tasks(settings: Settings) -> dict[str, tuple[float, int]]:
+    """Return one task for each delta and dimension."""
+    return {f"delta={delta} d={d}": (delta, d) for delta in settings.deltas for d in settings.dimensions}
+
+
+def run_task(settings: Settings, task: tuple[float, int], seeds: np.random.SeedSequence) -> Arrays:
+    """Estimate the probability that the cluster of an occupied site is finite, by the better of two methods.
+
+    Importance sampling is taken when its effective sample size is at least half of the samples; near the threshold,
+    where single clusters would rule its weights, clusters are counted.
+    """
+    p, dimension = task
+    sampling_seed, counting_seed = seeds.spawn(2)
+    try:
+        sampled = rare.finite_probability(
+            p,
+            dimension,
+            n_samples=settings.samples,
+            max_sites=min(settings.max_sites, 2000),
+            rng=np.random.default_rng(sampling_seed),
+        )
+    except RuntimeError:  # its weights are ruled by a few clusters
+        sampled = None
+    if sampled is not None and sampled.effective_samples >= settings.samples / 2:
+        q, error = sampled.value, sampled.standard_error
+        ends = (q - 2 * error, q + 2 * error)
+        return _arrays(q, error, ends, sampled.truncation_bound, sampled.effective_samples, is_sampled=True)
+    grown = growth.grow(
+        p,
+        dimension,
+        n_samples=settings.samples,
+        max_sites=settings.max_sites,
+        rng=np.random.default_rng(counting_seed),
+    )
+    count = int(np.count_nonzero(grown.sizes < settings.max_sites))
+    low, high = growth.wilson_interval(count, settings.samples, z=1)
+    ends = growth.wilson_interval(count, settings.samples, z=2)
+    bound = growth.truncation_bound(grown)
+    return _arrays(count / settings.samples, (high - low) / 2, ends, bound, settings.samples, is_sampled=False)
+
+
+def _arrays(
+    finite: float, error: float, ends: tuple[float, float], bound: float, effective: float, *, is_sampled: bool
+) -> Arrays:
+    """Return the estimate for one site turned into the one for two: Q -> 1 - (1 - Q)^2, whose slope is 2 (1 - Q)."""
+    low, high = (meanfield.pair_disconnected(np.clip(end, 0, 1)) for end in ends)
+    values = {
+        "disconnected": meanfield.pair_disconnected(min(finite, 1.0)),
+        # At Q = 1 the slope vanishes and the second order is left.
+        "standard_error": max(2 * (1 - min(finite, 1.0)) * error, error**2),
+        "low": low,
+        "high": high,
+        "truncation_bound": min(2 * (1 - min(finite, 1.0)) * bound, 1.0),
+        "effective_samples": effective,
+        "is_sampled": is_sampled,
+    }
+    return {name: np.asarray(value) for name, value in values.items()}
+
+
+_MEANINGS = {
+    "disconnected": "1 - P(two far occupied sites are connected)",
+    "standard_error": "standard error; for counts half the width of Wilson's interval of one standard error",
+    "low": "lower end of the interval of two standard errors, Wilson's for counts",
+    "high": "upper end of that interval",
+    "truncation_bound": "upper bound of what the clusters stopped at max_sites would add",
+    "effective_samples": "effective sample size",
+    "is_sampled": "whether importance sampling was used; else clusters were counted",
+    "mean_field": "1 - P^2 with P of Eq. 22, mean number of occupied neighbours q = 2 d p",
+    "mean_field_printed": "1 - P^2 with P of Eq. 22, q = d p as the paper has it",
+    "bethe": "1 - P^2 on the Bethe lattice of 2 d neighbours",
+    "isolated": "(1 - p)^(2d): no neighbour is occupied",
+}
+
+
+def collect(settings: Settings, arrays: Mapping[str, Arrays]) -> xr.Dataset:
+    """Return the estimates and the theories over (delta, dimension)."""
+    shape = (len(settings.deltas), len(settings.dimensions))
+    found = list(arrays.values())
+    values = {name: np.array([task[name] for task in found]).reshape(shape) for name in found[0]}
+    p = np.array(settings.deltas)[:, None]
+    d = np.array(settings.dimensions)[None, :]
+    values["mean_field"] = meanfield.pair_disconnected(meanfield.poisson(2 * d * p).disconnected)
+    values["mean_field_printed"] = meanfield.pair_disconnected(meanfield.poisson(d * p).disconnected)
+    values["bethe"] = meanfield.pair_disconnected(meanfield.bethe(p, 2 * d).disconnected)
+    values["isolated"] = meanfield.isolated(p, 2 * d)
+    return xr.Dataset(
+        {
+            name: (("delta", "dimension"), value, {"long_name": _MEANINGS[name], "units": "1"})
+            for name, value in values.items()
+        },
+        coords={
+            "delta": ("delta", list(settings.deltas), {"long_name": "interval length; p = delta", "units": "1"}),
+            "dimension": ("dimension", list(settings.dimensions), {"long_name": "dimension d", "units": "1"}),
+        },
+        attrs={"n_samples": settings.samples, "max_sites": settings.max_sites},
+    )
+
+
+def summarise(settings: Settings, dataset: xr.Dataset) -> dict[str, Any]:
+    """Return ``rows``, one for each delta and dimension, and ``fits``, one for each delta."""
+    rows = []
+    for delta in settings.deltas:
+        for d in settings.dimensions:
+            point = dataset.sel(delta=delta, dimension=d)
+            names = ("disconnected", "standard_error", "low", "high", "truncation_bound", "mean_field", "isolated")
+            row: dict[str, Any] = {
+                "delta": delta,
+                "dimension": d,
+                "p": delta,
+                "neighbours": 2 * d,
+                "n_samples": settings.samples,
+            }
+            row |= {name: float(point[name]) for name in names}
+            row["method"] = "importance" if bool(point["is_sampled"]) else "counting"
+            rows.append(row)
+    return {"rows": rows, "fits": [fit_rate(dataset.sel(delta=delta)) for delta in settings.deltas]}
+
+
+def fit_rate(curve: xr.Dataset) -> dict[str, float | None]:
+    """Return the fitted exponential rate of one delta's curve: -d ln(1 - P) / d dimension.
+
+    Weighted least squares of ln(1 - P(connected)) against d, over the points with 0 < 1 - P < 0.1. A point's error is
+    its standard error and, in quadrature, the ratio 2 d p (1-p)^(2d-2) of two-site clusters to single sites: by about
+    so much a pure exponential misses there. Fewer than two points give no rate.
+
+    Returns
+    -------
+    dict
+        ``delta``, ``rate``, ``rate_standard_error``, ``theory_rate`` = 2 ln(1/(1-p)), ``n_points``.
+    """
+    delta = float(curve["delta"])
+    d = curve["dimension"].to_numpy().astype(float)
+    y, error = curve["disconnected"].to_numpy(), curve["standard_error"].to_numpy()
+    used = (y > 0) & (y < 0.1)
+    rate = rate_error = None
+    if np.unique(d[used]).size >= 2:
+        pairs = meanfield.finite_cluster(delta, d[used], 2) / meanfield.finite_cluster(delta, d[used], 1)
+        sigma = np.hypot(error[used] / y[used], pairs)
+        design = np.stack([np.ones(used.sum()), d[used]], axis=1) / sigma[:, None]
+        covariance = np.linalg.inv(design.T @ design)
+        solution = covariance @ design.T @ (np.log(y[used]) / sigma)
+        rate, rate_error = -float(solution[1]), float(np.sqrt(covariance[1, 1]))
+    return {
+        "delta": delta,
+        "rate": rate,
+        "rate_standard_error": rate_error,
+        "theory_rate": float(meanfield.rate_per_dimension(delta)),
+        "n_points": int(used.sum()),
+    }
+
+
+EXPERIMENT: Experiment[Settings, tuple[float, int]] = Experiment(
+    name="scaling", version=1, tasks=tasks, run_task=run_task, collect=collect, summarise=summarise
+)
