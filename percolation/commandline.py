@@ -139,9 +139,15 @@ def parse(record: Any, program: str, words: Sequence[str], description: str) -> 
 
 def _flatten(box: str) -> str:
     """Return the first part of tyro's framed complaint as one line; settings errors name field, rule and value."""
-    lines = [line.strip("│ ").strip() for line in box.splitlines() if line.startswith("│")]
-    rule = next((i for i, line in enumerate(lines) if line.startswith("──")), len(lines))
-    text = " ".join(lines[:rule])
+    # Framed, the title stands in the frame; without UTF-8 it is a line of its own above a rule of dashes.
+    lines = [line.strip("│ ") for line in box.splitlines() if line[:1] not in ("╭", "╰")]
+    blocks: list[list[str]] = [[]]
+    for line in lines:
+        if line and set(line) <= {"─", "-"}:
+            blocks.append([])
+        else:
+            blocks[-1].append(line)
+    text = " ".join(" ".join(blocks[0] if box.startswith("╭") else blocks[1]).split())
     pattern = (
         r"validation errors? for \w+ (\S+ )?(?:Input should|Value error,) "
         r"(.*?) \[type=\w+, input_value=(.*?), input_type"

@@ -12,10 +12,10 @@ DOI 10.1103/PhysRevE.67.036101.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.stats
 from numpy.typing import NDArray
 
 from percolation import _kernels
@@ -122,8 +122,10 @@ def wilson_interval(count: float, n_samples: int, *, z: float) -> tuple[float, f
     """
     if not 0 <= count <= n_samples:
         raise ValueError(f"count must lie in [0, {n_samples}], got {count}")
-    interval = scipy.stats.binomtest(int(count), n_samples).proportion_ci(2 * scipy.stats.norm.cdf(z) - 1, "wilson")
-    return float(interval.low), float(interval.high)
+    share, width = count / n_samples, z**2 / n_samples
+    centre = share + width / 2
+    half = math.sqrt(width * (share * (1 - share) + width / 4))
+    return max(0.0, (centre - half) / (1 + width)), min(1.0, (centre + half) / (1 + width))
 
 
 def window_ratio(dimension: int) -> float:

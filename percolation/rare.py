@@ -69,8 +69,8 @@ def finite_probability(
     ValueError
         If an argument lies outside its range.
     RuntimeError
-        If the effective sample size is below 100: the weights are then ruled by a few clusters (p is too near the
-        threshold), and the error bar means nothing.
+        If the effective sample size is below half of the samples: p is then so near the threshold that the weights
+        have a heavy tail, of which few runs show the whole, and an error bar from the sample means nothing.
 
     Notes
     -----
@@ -104,9 +104,9 @@ def finite_probability(
     weights = np.exp(logs - largest)  # scaled, so that nothing underflows
     scale = float(np.exp(largest))
     effective = float(weights.sum() ** 2 / np.sum(weights**2)) if np.isfinite(largest) else 0.0
-    if effective < 100:
+    if effective < n_samples / 2:
         raise RuntimeError(
-            f"n_samples must give an effective sample size of at least 100, got {effective:.1f} "
+            f"n_samples must give an effective sample size of at least {n_samples // 2}, got {effective:.1f} "
             f"(p = {p} is too near the threshold in dimension {dimension}; count instead)"
         )
     # Post-stratified by size: one to three sites exactly, the rest by the mean weight of those that were sampled.

@@ -64,10 +64,9 @@ def tasks(settings: Settings) -> dict[str, tuple[float, int]]:
 
 
 def run_task(settings: Settings, task: tuple[float, int], seeds: np.random.SeedSequence) -> Arrays:
-    """Estimate the probability that the cluster of an occupied site is finite, by the better of two methods.
+    """Estimate the probability that the cluster of an occupied site is finite, by importance sampling.
 
-    Importance sampling is taken when its effective sample size is at least half of the samples; near the threshold,
-    where single clusters would rule its weights, clusters are counted.
+    Near the threshold, where importance sampling refuses, clusters are counted.
     """
     p, dimension = task
     sampling_seed, counting_seed = seeds.spawn(2)
@@ -79,19 +78,17 @@ def run_task(settings: Settings, task: tuple[float, int], seeds: np.random.SeedS
             max_sites=min(settings.max_sites, 2000),
             rng=np.random.default_rng(sampling_seed),
         )
-    except RuntimeError:  # its weights are ruled by a few clusters
-        sampled = None
-    if sampled is not None and sampled.effective_samples >= settings.samples / 2:
-        q, error = sampled.value, sampled.standard_error
-        ends = (q - 2 * error, q + 2 * error)
-        return _arrays(q, error, ends, sampled.truncation_bound, sampled.effective_samples, is_sampled=True)
-    grown = growth.grow(
-        p,
-        dimension,
-        n_samples=settings.samples,
-        max_sites=settings.max_sites,
-        rng=np.random.default_rng(counting_seed),
-    )
+    except RuntimeError:
+        return _count(settings, task, np.random.default_rng(counting_seed))
+    q, error = sampled.value, sampled.standard_error
+    ends = (q - 2 * error, q + 2 * error)
+    return _arrays(q, error, ends, sampled.truncation_bound, sampled.effective_samples, is_sampled=True)
+
+
+def _count(settings: Settings, task: tuple[float, int], rng: np.random.Generator) -> Arrays:
+    """Estimate the same by growing clusters and counting the finite ones."""
+    p, dimension = task
+    grown = growth.grow(p, dimension, n_samples=settings.samples, max_sites=settings.max_sites, rng=rng)
     count = int(np.count_nonzero(grown.sizes < settings.max_sites))
     low, high = growth.wilson_interval(count, settings.samples, z=1)
     ends = growth.wilson_interval(count, settings.samples, z=2)
