@@ -140,11 +140,7 @@ def run(
         runs.write_dataset(result, dataset)
     (folder / "journal.sqlite").unlink(missing_ok=True)
     dataset = runs.read_dataset(result)
-    try:
-        summary = json.loads((folder / "summary.json").read_text())
-    except (OSError, ValueError) as error:
-        message = f"{folder / 'summary.json'} is damaged ({error}); move the folder away to compute it again"
-        raise RunError(message, folder) from error
+    summary = runs.read_json(folder / "summary.json")
     return Run(folder=folder, dataset=dataset, summary=summary, is_reused=is_reused)
 
 

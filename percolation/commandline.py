@@ -104,8 +104,7 @@ def _parse(program: str, command: Command, words: list[str]) -> Any:
     if preset not in command.presets:
         raise ValueError(f"--preset must be one of {', '.join(command.presets)}, got {preset}")
     settings = command.presets[preset]
-    # torch spreads one task over the cores by itself; the kernels of percolation run one task a core.
-    workers = 1 if command.uses_torch else os.cpu_count() or 1
+    workers = default_workers(uses_torch=command.uses_torch)
 
     def field(name: str, kind: Any, value: Any, text: str) -> tuple[str, Any, Any]:
         return name, Annotated[kind, tyro.conf.arg(help=text)], value
@@ -135,6 +134,11 @@ def parse(record: Any, program: str, words: Sequence[str], description: str) -> 
         if error.code:
             raise ValueError(_flatten(complaint.getvalue())) from None
         raise
+
+
+def default_workers(*, uses_torch: bool) -> int:
+    """Return how many tasks run at once: torch spreads one over the cores by itself, the kernels run one a core."""
+    return 1 if uses_torch else os.cpu_count() or 1
 
 
 def _flatten(box: str) -> str:

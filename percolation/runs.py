@@ -60,7 +60,7 @@ def open_folder(out: Path, name: str, version: int, settings: BaseModel) -> Path
         folder.mkdir(parents=True, exist_ok=True)
         known = folder / "settings.json"
         if known.exists():
-            found = json.loads(known.read_text())
+            found = read_json(known)
         elif any(not path.name.endswith(".part") for path in folder.iterdir()):
             raise RunError(f"{folder} is not empty and has no settings.json: it is not a run folder; move it", folder)
         else:
@@ -68,8 +68,6 @@ def open_folder(out: Path, name: str, version: int, settings: BaseModel) -> Path
             found = record
     except OSError as error:
         raise RunError(f"cannot use {folder}: {error.strerror or error}", folder) from error
-    except ValueError as error:
-        raise RunError(f"{folder / 'settings.json'} is damaged ({error}); move the folder away", folder) from error
     if found != record:
         raise RunError(f"{folder} holds a run with other settings; nothing was changed, move the folder away", folder)
     return folder
@@ -96,6 +94,23 @@ def write(path: Path, save: Callable[[Path], None]) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write ``content`` as JSON, numbers that are not finite as null."""
     write(path, lambda part: _write_text(part, as_json(content) + "\n"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises
+    ------
+    RunError
+        If the file is missing or damaged.
+    """
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} is damaged ({error}); move the folder away to run again", path.parent) from error
+    if not isinstance(found, dict):
+        raise RunError(f"{path} is damaged (no JSON object); move the folder away to run again", path.parent)
+    return found
 
 
 def as_json(content: Any) -> str:

@@ -1,0 +1,137 @@
+"""Command line: ``python -m paper_figs report`` and ``python -m paper_figs NAME ...``."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tqdm.auto import tqdm
+
+from paper_figs import (
+    fig_batches,
+    fig_bounds,
+    fig_cover,
+    fig_epochs,
+    fig_lattice,
+    fig_scaling,
+    fig_untrained,
+    report,
+    style,
+)
+from paper_figs.plot import Plot
+from percolation import campaign, commandline, runs
+
+# Name -> figure, in the order of the argument. The numbers are those of the paper's figures.
+PLOTS: dict[str, Plot] = {
+    "bounds": fig_bounds.PLOT,
+    "cover": fig_cover.PLOT,
+    "fig08": fig_lattice.PLOT,
+    "scaling": fig_scaling.PLOT,
+    "fig06": fig_untrained.PLOT,
+    "fig09": fig_batches.PLOT,
+    "fig10": fig_epochs.PLOT,
+}
+PRESETS = ("quick", "paper", "ci")
+PROGRAM = "paper_figs"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Flags of every figure and of the report."""
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(help="figures, or: report")]
+    preset: Annotated[Literal["quick", "paper", "ci"], tyro.conf.arg(help="scale of the runs")] = "quick"
+    out: Annotated[Path, tyro.conf.arg(help="run folders are made below this folder")] = Path("runs")
+    to: Annotated[Path, tyro.conf.arg(help="figures and the page are written here")] = Path("report")
+    seed: Annotated[int, tyro.conf.arg(help="seed of every run")] = 0
+    data: Annotated[
+        str, tyro.conf.arg(help="images to train on: digits, cifar10, or an .npz with x_train, y_train, x_test, y_test")
+    ] = "digits"
+    device: Annotated[commandline.Device, tyro.conf.arg(help="where torch computes")] = "cpu"
+    json: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help="print the summary as JSON only")] = False
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Draw the named figures, or all of them on one page; exit status 2 with one line on a mistake."""
+    words = sys.argv[1:] if arguments is None else arguments
+    with commandline.one_line_errors(PROGRAM):
+        known = ", ".join(PLOTS)
+        description = (
+            f"The paper's figures from runs made here. Figures: {known}. A finished run is found again.\n\n"
+            "for example: python -m paper_figs report, or: python -m paper_figs scaling fig08"
+        )
+        options = commandline.parse(Options, PROGRAM, words, description)
+        is_report = options.names == ("report",)
+        names = tuple(PLOTS) if is_report else options.names
+        unknown = [name for name in names if name not in PLOTS]
+        if unknown or not names:
+            raise ValueError(f"name must be report or one of {known}, got {' '.join(unknown) or 'nothing'}")
+        _prepare(options.to)
+        start = time.perf_counter()
+        sections = _draw(names, options)
+        summary: dict[str, Any] = {
+            "figures": {part.name: str(options.to / f"{part.name}.png") for part in sections},
+            "claims": [dataclasses.asdict(verdict) for part in sections for verdict in part.verdicts],
+        }
+        if is_report:
+            page = options.to / "index.html"
+            record = runs.provenance(time.perf_counter() - start, options.device)
+            report.write(page, sections, preset=options.preset, out=options.out, record=record)
+            summary["page"] = str(page)
+        if options.json:
+            print(runs.as_json(summary))
+            return
+        for part in sections:
+            print(f"{options.to / part.name}.png  {part.plot.heading}")
+        print()
+        print(commandline.table(summary["claims"], {"outcome": "verdict", "source": "where", "claim": "claim"}))
+        if is_report:
+            print(f"\nthe page is {page.resolve()}")
+
+
+def _prepare(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise runs.RunError(f"cannot use {folder}: {error.strerror or error}", folder) from error
+
+
+def _draw(names: tuple[str, ...], options: Options) -> list[report.Section]:
+    """Compute or find again, and draw, each figure; progress on standard error."""
+    sections = []
+    with tqdm(total=len(names), unit="figure", disable=options.json, position=0) as bar:
+        for name in names:
+            bar.set_description(f"{name}: {PLOTS[name].heading}")
+            plot = PLOTS[name]
+            settings = _settings(plot, options)
+            finished = campaign.run(
+                plot.experiment(options.device),
+                settings,
+                out=options.out,
+                n_workers=commandline.default_workers(uses_torch=plot.uses_torch),
+                device=options.device,
+                show_progress=not options.json,
+            )
+            path = style.save(plot.draw(finished.dataset), options.to, name)
+            caption, verdicts = plot.caption(finished.dataset), plot.judge(finished.dataset)
+            sections.append(report.section(name, plot, path.read_bytes(), caption, verdicts, finished.folder))
+            bar.update()
+    return sections
+
+
+def _settings(plot: Plot, options: Options) -> Any:
+    """Return the preset's settings with the seed, and the data where the figure trains a network."""
+    chosen = plot.settings[options.preset]
+    fields = chosen.model_dump() | {"seed": options.seed}
+    if plot.with_data is not None:
+        return plot.with_data(type(chosen)(**fields), options.data)
+    return type(chosen)(**fields)
+
+
+if __name__ == "__main__":
+    main()
