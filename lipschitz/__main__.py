@@ -59,4 +59,6 @@ COMMANDS = {
 }
 
 if __name__ == "__main__":
+    # The batches are small: torch's threads would mostly wait for one another, badly so on a busy machine.
+    torch.set_num_threads(1)
     commandline.main("lipschitz", COMMANDS)

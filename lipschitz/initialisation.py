@@ -39,23 +39,28 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    depths: tuple[Count, ...] = Field((1, 2, 3, 4, 6, 8), min_length=1, description="numbers of weight matrices L")
+    depths: tuple[Count, ...] = Field((1, 2, 4, 6, 8), min_length=1, description="numbers of weight matrices L")
     widths: tuple[Count, ...] = Field((32, 64, 128, 256), min_length=1, description="widths of the hidden layers")
     input_dimension: Count = Field(64, description="dimension d of the inputs; they are standard Gaussian")
     activation: fully_connected.Activation = Field("tanh", description="phi of Eq. 9")
     final_activation: fully_connected.FinalActivation = Field("gaussian_cdf", description="varphi of Eq. 10")
     delta: float = Field(0.1, gt=0, le=0.5, description="length of the intervals of Eq. 4; 1/delta is whole")
-    delta_prime: float = Field(
-        0.05, gt=0, description="delta' of Eq. 14, below delta; from delta/2 on every cube carries an interval"
+    delta_prime: float | None = Field(
+        None, description="delta' of Eq. 14, below delta; by default delta/2, where every cube carries an interval"
     )
     n_networks: int = Field(4, ge=2, le=10_000, description="networks of each depth and width")
     n_starts: int = Field(16, ge=1, le=100_000, description="places from which the climb for a steep slope starts")
     n_steps: int = Field(40, ge=0, le=100_000, description="steps of the climb")
     seed: int = Field(0, ge=0, description="seed of the run")
 
+    @property
+    def effective_delta_prime(self) -> float:
+        """The delta' of Eq. 14: delta / 2 if none is given."""
+        return self.delta / 2.0 if self.delta_prime is None else self.delta_prime
+
     @model_validator(mode="after")
     def _check(self) -> Settings:
-        cubes.check_deltas(self.delta, self.delta_prime)
+        cubes.check_deltas(self.delta, self.effective_delta_prime)
         for name in ("depths", "widths"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
@@ -129,7 +134,7 @@ def run_task(
             bound.value,
             dimension=settings.input_dimension,
             delta=settings.delta,
-            delta_prime=settings.delta_prime,
+            delta_prime=settings.effective_delta_prime,
             norm=bound.norm,
         )
         for bound in (product, product_inf)
@@ -179,7 +184,7 @@ def summarise(settings: Settings, dataset: xr.Dataset) -> dict[str, Any]:
                 "input_dimension": settings.input_dimension,
                 "activation": settings.activation,
                 "delta": settings.delta,
-                "delta_prime": settings.delta_prime,
+                "delta_prime": settings.effective_delta_prime,
                 "n_networks": settings.n_networks,
             }
             for name in _VARIABLES:

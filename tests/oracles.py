@@ -2,9 +2,12 @@
 
 import itertools
 from collections.abc import Sequence
+from fractions import Fraction
 
+import mpmath
 import networkx as nx
 import numpy as np
+import scipy.optimize
 
 
 def components_by_graph(labels: np.ndarray, periodic: Sequence[bool], reach: int) -> list[frozenset[tuple[int, ...]]]:
@@ -49,3 +52,91 @@ def neighbours(animal: frozenset[tuple[int, ...]]) -> set[tuple[int, ...]]:
 def cluster_size_probability(p: float, dimension: int, n_sites: int) -> float:
     """P(the cluster of an occupied site of Z^d has n sites), by summing over all animals."""
     return sum(p ** (n_sites - 1) * (1 - p) ** len(neighbours(animal)) for animal in animals(dimension, n_sites))
+
+
+def is_at_least_spectral_norm(value: float, matrix: np.ndarray) -> bool:
+    """Whether value >= ||A||_2, without rounding: value^2 I - A A^T has no negative pivot in rational arithmetic."""
+    rows = [[Fraction(float(entry)) for entry in row] for row in matrix]
+    n = len(rows)
+    rest = [
+        [
+            (Fraction(value) ** 2 if i == j else 0) - sum(a * b for a, b in zip(rows[i], rows[j], strict=True))
+            for j in range(n)
+        ]
+        for i in range(n)
+    ]
+    left = list(range(n))
+    while left:
+        pivot = max(left, key=lambda i: rest[i][i])
+        if rest[pivot][pivot] <= 0:  # then nothing but zeros may be left
+            return all(rest[i][j] == 0 for i in left for j in left)
+        left.remove(pivot)
+        for i, j in itertools.product(left, repeat=2):
+            rest[i][j] -= rest[i][pivot] * rest[pivot][j] / rest[pivot][pivot]
+    return True
+
+
+def relu_lipschitz_constant(weights: Sequence[np.ndarray], biases: Sequence[np.ndarray], norm: float) -> float:
+    """The Lipschitz constant of a ReLU network, linear at the end, from all its activation patterns.
+
+    Each pattern makes the network affine on a polytope; a linear program finds out whether it has an interior.
+    """
+    n_inputs = weights[0].shape[1]
+    sizes = [len(bias) for bias in biases[:-1]]
+    steepest = 0.0
+    for pattern in itertools.product((0.0, 1.0), repeat=sum(sizes)):
+        slope, offset = np.eye(n_inputs), np.zeros(n_inputs)
+        conditions: list[np.ndarray] = []
+        for layer, size in enumerate(sizes):
+            on = np.array(pattern[sum(sizes[:layer]) : sum(sizes[:layer]) + size])
+            slope, offset = weights[layer] @ slope, weights[layer] @ offset + biases[layer]
+            # Active: slope x + offset >= margin; inactive: <= -margin. As rows of G [x, margin] <= h.
+            signs = 1.0 - 2.0 * on
+            conditions.append(np.column_stack([signs[:, None] * slope, np.ones(size), -signs * offset]))
+            slope, offset = on[:, None] * slope, on * offset
+        system = np.vstack(conditions)
+        best = scipy.optimize.linprog(
+            c=[0.0] * n_inputs + [-1.0],
+            A_ub=system[:, :-1],
+            b_ub=system[:, -1],
+            bounds=[(-1e3, 1e3)] * n_inputs + [(None, 1.0)],
+        )
+        if best.status == 0 and -best.fun > 1e-6:
+            steepest = max(steepest, float(np.linalg.norm(weights[-1] @ slope, norm)))
+    return steepest
+
+
+def secant(
+    weights: Sequence[np.ndarray],
+    biases: Sequence[np.ndarray],
+    functions: Sequence[str],
+    x: np.ndarray,
+    y: np.ndarray,
+    norm: float,
+) -> mpmath.mpf:
+    """The slope of a fully connected network between two points, with sixty digits; a function after each matrix."""
+    with mpmath.workdps(60):
+        known = {
+            "relu": lambda t: max(t, mpmath.mpf(0)),
+            "tanh": mpmath.tanh,
+            "erf": mpmath.erf,
+            "sin": mpmath.sin,
+            "gaussian_cdf": mpmath.ncdf,
+            "sigmoid": lambda t: 1 / (1 + mpmath.exp(-t)),
+            "identity": lambda t: t,
+        }
+
+        def run(point: np.ndarray) -> list[mpmath.mpf]:
+            values = [mpmath.mpf(float(number)) for number in point]
+            for weight, bias, name in zip(weights, biases, functions, strict=True):
+                values = [
+                    known[name](
+                        mpmath.fdot((mpmath.mpf(float(w)), v) for w, v in zip(row, values, strict=True)) + float(b)
+                    )
+                    for row, b in zip(weight, bias, strict=True)
+                ]
+            return values
+
+        rise = [a - b for a, b in zip(run(x), run(y), strict=True)]
+        distance = [mpmath.mpf(float(a)) - mpmath.mpf(float(b)) for a, b in zip(x, y, strict=True)]
+        return mpmath.norm(rise, norm) / mpmath.norm(distance, norm)

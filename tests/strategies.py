@@ -3,8 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from torch import nn
+
+from lipschitz import fully_connected
 
 
 @dataclass(frozen=True)
@@ -35,3 +39,38 @@ def deltas() -> st.SearchStrategy[float]:
 def probabilities() -> st.SearchStrategy[float]:
     """Probabilities in [0, 1], the ends included."""
     return st.floats(0, 1, allow_subnormal=False)
+
+
+@st.composite
+def matrices(draw: st.DrawFn, *, max_side: int = 8, max_exponent: int = 200) -> np.ndarray:
+    """Float64 matrices: any, of rank one, with rows of very different size, zero; entries up to 10^max_exponent."""
+    shape = draw(st.tuples(st.integers(1, max_side), st.integers(1, max_side)))
+    numbers = st.floats(-1.0, 1.0, allow_subnormal=False)
+    kind = draw(st.sampled_from(["any", "rank one", "bad rows", "zero"]))
+    if kind == "zero":
+        return np.zeros(shape)
+    if kind == "rank one":
+        matrix = np.outer(*(draw(hnp.arrays(np.float64, length, elements=numbers)) for length in shape))
+    else:
+        matrix = draw(hnp.arrays(np.float64, shape, elements=numbers))
+    exponents = st.integers(-max_exponent, max_exponent)
+    if kind == "bad rows":
+        return matrix * 10.0 ** draw(hnp.arrays(np.int64, (shape[0], 1), elements=exponents)).astype(float)
+    return matrix * 10.0 ** draw(exponents)
+
+
+@st.composite
+def small_networks(draw: st.DrawFn, *, max_depth: int = 4, max_width: int = 6) -> nn.Sequential:
+    """Random fully connected networks of every kind: depth, width, activations, gain, biases, precision."""
+    return fully_connected.random_network(
+        draw(st.integers(1, max_width)),
+        depth=draw(st.integers(1, max_depth)),
+        width=draw(st.integers(1, max_width)),
+        n_outputs=draw(st.integers(1, 3)),
+        activation=draw(st.sampled_from(["tanh", "relu", "erf", "sin"])),
+        final_activation=draw(st.sampled_from(["gaussian_cdf", "sigmoid"])),
+        gain=draw(st.floats(0.1, 5.0)),
+        bias_std=draw(st.floats(0.0, 2.0)),
+        dtype=draw(st.sampled_from([torch.float32, torch.float64])),
+        generator=torch.Generator().manual_seed(draw(st.integers(0, 2**32 - 1))),
+    )
