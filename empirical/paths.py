@@ -1,0 +1,165 @@
+"""Piecewise-linear paths between inputs: the loss along them, and the barrier (Section 3, Eq. 2).
+
+A path is its stops, (n_stops, c, h, w), joined by straight segments. Position along it, alpha, is the share of the
+path's length behind a point, in [0, 1]; for one segment this is the alpha of Eq. 2 counted from A. The loss is the
+cross-entropy of one class, the same for the whole path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from empirical.models import frozen
+
+_CHUNK = 256  # points in one forward pass
+_N_FINE = 15  # points of the second, finer grid around the highest point of a segment
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """The loss along one path; tensors on the CPU, losses in float32.
+
+    ``alpha`` and ``loss``, (n_points,), are the grid; ``stop_alpha``, (n_stops,), is where the stops lie.
+    ``peak_loss`` and ``peak_position``, (n_segments,), are the highest loss found on each segment and where on it, in
+    [0, 1]: the grid's, refined by a second grid between the neighbours of its highest point. They are lower bounds of
+    the true maximum. ``barrier`` is the highest of them, at ``barrier_alpha``; ``gap`` is the barrier less the higher
+    of the losses at the two ends; ``length_ratio`` is the path's length over the distance of its ends, at least 1.
+    """
+
+    alpha: torch.Tensor
+    loss: torch.Tensor
+    stop_alpha: torch.Tensor
+    peak_loss: torch.Tensor
+    peak_position: torch.Tensor
+    barrier: float
+    barrier_alpha: float
+    gap: float
+    length_ratio: float
+
+
+def loss_curves(
+    network: nn.Module, paths: Sequence[torch.Tensor], targets: torch.Tensor, *, n_points: int = 200
+) -> list[Curve]:
+    """Return the loss along each path.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Used in evaluation mode and left as it was.
+    paths : sequence of Tensors, shape (n_stops, c, h, w)
+        On the network's device.
+    targets : Tensor of int64, shape (len(paths),)
+        The class of each path.
+    n_points : int
+        Points a path, shared out equally among its segments (the first ones get what is left over); those of a
+        segment are equally spread and include both its ends, so that an inner stop appears twice. At least 2 a
+        segment. The paper takes 200.
+
+    Returns
+    -------
+    list of Curve
+
+    Raises
+    ------
+    ValueError
+        If a path has no segment, or ``n_points`` gives a segment fewer than two points.
+    """
+    most = max((len(stops) - 1 for stops in paths), default=1)
+    if min((len(stops) for stops in paths), default=2) < 2:
+        raise ValueError("paths must have at least 2 stops each, got 1")
+    if n_points < 2 * most:
+        raise ValueError(f"n_points must be at least 2 for each of {most} segments, got {n_points}")
+    starts = torch.cat([stops[:-1] for stops in paths])
+    ends = torch.cat([stops[1:] for stops in paths])
+    classes = torch.cat([target.expand(len(stops) - 1) for stops, target in zip(paths, targets, strict=True)])
+
+    sizes = [size for stops in paths for size in _shares(n_points, len(stops) - 1)]
+    grids = [torch.linspace(0, 1, size) for size in sizes]
+    losses = _losses(network, starts, ends, classes, grids)
+
+    finer = [_between(grid, int(loss.argmax())) for grid, loss in zip(grids, losses, strict=True)]
+    fine = _losses(network, starts, ends, classes, finer)
+
+    curves = []
+    first = 0
+    for stops in paths:
+        last = first + len(stops) - 1
+        both = [(torch.cat([grids[i], finer[i]]), torch.cat([losses[i], fine[i]])) for i in range(first, last)]
+        peaks = [_highest(positions, found) for positions, found in both]
+        curves.append(_curve(stops, grids[first:last], losses[first:last], peaks))
+        first = last
+    return curves
+
+
+def on_segments(starts: torch.Tensor, ends: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """Return one point on each segment: start + position (end - start), exact at both ends."""
+    share = positions.to(starts)[:, None, None, None]
+    return torch.where(share < 1, starts + share * (ends - starts), ends)
+
+
+def _shares(n_points: int, n_segments: int) -> list[int]:
+    return [n_points // n_segments + (i < n_points % n_segments) for i in range(n_segments)]
+
+
+def _between(grid: torch.Tensor, peak: int) -> torch.Tensor:
+    """Return the finer grid between the neighbours of the point ``peak``."""
+    low, high = float(grid[max(peak - 1, 0)]), float(grid[min(peak + 1, len(grid) - 1)])
+    return torch.linspace(low, high, _N_FINE + 2)[1:-1]
+
+
+def _highest(positions: torch.Tensor, losses: torch.Tensor) -> tuple[float, float]:
+    peak = int(losses.argmax())
+    return float(losses[peak]), float(positions[peak])
+
+
+def _losses(
+    network: nn.Module,
+    starts: torch.Tensor,
+    ends: torch.Tensor,
+    classes: torch.Tensor,
+    grids: Sequence[torch.Tensor],
+) -> list[torch.Tensor]:
+    """Return the loss at the positions ``grids[i]`` of segment i, on the CPU."""
+    segment = torch.cat([torch.full((len(grid),), i) for i, grid in enumerate(grids)]).to(starts.device)
+    position = torch.cat(list(grids)).to(starts.device)
+    losses = []
+    with frozen(network), torch.no_grad():
+        for rows, where in zip(torch.split(segment, _CHUNK), torch.split(position, _CHUNK), strict=True):
+            logits = network(on_segments(starts[rows], ends[rows], where))
+            losses.append(functional.cross_entropy(logits.float(), classes[rows], reduction="none"))
+    return list(torch.split(torch.cat(losses).cpu(), [len(grid) for grid in grids]))
+
+
+def _curve(
+    stops: torch.Tensor,
+    grids: Sequence[torch.Tensor],
+    losses: Sequence[torch.Tensor],
+    peaks: Sequence[tuple[float, float]],
+) -> Curve:
+    lengths = (stops[1:] - stops[:-1]).flatten(1).double().norm(dim=1).cpu()
+    total, distance = float(lengths.sum()), float((stops[-1] - stops[0]).double().norm())
+    # A path that stays in its place has no lengths to go by: then its segments count alike.
+    shares = lengths / total if total > 0 else torch.full_like(lengths, 1 / len(lengths))
+    stop_alpha = torch.cat([torch.zeros(1), shares.cumsum(0).float()])
+    stop_alpha[-1] = 1.0
+    alpha = torch.cat([a + grid * (b - a) for a, b, grid in zip(stop_alpha[:-1], stop_alpha[1:], grids, strict=True)])
+    loss = torch.cat(list(losses))
+    top = max(range(len(peaks)), key=lambda i: peaks[i][0])
+    barrier, position = peaks[top]
+    a, b = float(stop_alpha[top]), float(stop_alpha[top + 1])
+    return Curve(
+        alpha=alpha,
+        loss=loss,
+        stop_alpha=stop_alpha,
+        peak_loss=torch.tensor([peak for peak, _ in peaks]),
+        peak_position=torch.tensor([where for _, where in peaks]),
+        barrier=barrier,
+        barrier_alpha=a + position * (b - a),
+        gap=barrier - max(float(loss[0]), float(loss[-1])),
+        length_ratio=total / distance if distance > 0 else 1.0,
+    )
