@@ -120,6 +120,32 @@ def test_rounding_margin_matters():
     assert bound.value <= 1e-20
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_rounding_of_early_layers_is_carried_through_steep_later_ones(seed):
+    # Two nearly equal numbers are subtracted and the difference blown up: the first layer's rounding is what counts.
+    rng = np.random.default_rng(seed)
+    row = rng.standard_normal(20)
+    weights = [np.array([row, row + 1e-9 * rng.standard_normal(20)]), np.array([[1.0, -1.0]]), np.array([[1e6]])]
+    biases = [rng.standard_normal(len(weight)) for weight in weights]
+    layers = [nn.Linear(weight.shape[1], weight.shape[0], dtype=torch.float64) for weight in weights]
+    for layer, weight, bias in zip(layers, weights, biases, strict=True):
+        layer.weight.data, layer.bias.data = torch.as_tensor(weight), torch.as_tensor(bias)
+    starts = torch.randn(1, 20, generator=generator(seed))
+    bound = lower_gradient_ascent(nn.Sequential(*layers), starts, generator=generator(), n_steps=0)
+    assert 0 < bound.value <= oracles.secant(weights, biases, ["identity"] * 3, *bound.points.numpy(), 2)
+
+
+class Exp(nn.Module):
+    def forward(self, x):
+        return torch.exp(x)
+
+
+def test_places_where_the_network_overflows_are_not_climbed():
+    starts = torch.full((4, 1), 700.0, dtype=torch.float64)
+    bound = lower_gradient_ascent(Exp(), starts, generator=generator(), n_steps=50)
+    assert math.exp(700) < bound.value < math.inf
+
+
 @pytest.mark.parametrize("activation", ["tanh", "relu", "erf", "sin"])
 def test_secant_approaches_the_derivative_and_the_search_gains(activation):
     network = fully_connected.random_network(

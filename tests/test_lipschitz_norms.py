@@ -1,6 +1,7 @@
 """Norms of dense matrices, from above and from below."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import oracles
@@ -102,6 +103,19 @@ def test_equal_singular_values_are_tight_after_one_squaring():
     assert bound.lower <= 1 + 1e-14
     assert bound.upper >= 1 - 1e-14
     assert bound.relative_gap <= 1e-10
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 3])
+@pytest.mark.parametrize("max_squarings", [0, 1, 3])
+def test_small_entries_that_rounding_swallows_are_counted(n_rows, max_squarings):
+    # 1 + 2^-54 rounds to 1: sums of squares of this row come out too small wherever they start from the one.
+    row = np.full(4097, 2.0**-27)
+    row[0] = 1.0
+    matrix = np.outer((-1.0) ** np.arange(n_rows), row)
+    exact = n_rows * (1 + 4096 * Fraction(2) ** -54)  # of the squared norm
+    bound = norms.bound_norm(matrix, tolerance=1e-15, max_squarings=max_squarings)
+    assert Fraction(bound.lower) ** 2 <= exact <= Fraction(bound.upper) ** 2
+    assert bound.relative_gap <= 1e-11
 
 
 def test_excess_of_the_frobenius_norm_halves_in_the_logarithm():
