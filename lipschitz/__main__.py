@@ -12,7 +12,8 @@ from lipschitz import initialisation
 from percolation import campaign, commandline
 
 
-def _experiment(device: str) -> campaign.Experiment[Any, Any]:
+def experiment(device: str) -> campaign.Experiment[Any, Any]:
+    """Return the experiment, computed on ``device``; here, since the package itself knows no campaigns."""
     is_available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not is_available[device]:
         raise ValueError(f"device must be one that torch finds here, got {device}")
@@ -51,7 +52,7 @@ COMMANDS = {
     "bounds": commandline.Command(
         summary="Lipschitz bound, attained slope, epsilon and cube side of random networks over depth and width.",
         presets=initialisation.PRESETS,
-        experiment=_experiment,
+        experiment=experiment,
         describe=_describe,
         example="python -m lipschitz bounds --depths 2 4 8 --widths 64 256 --seed 0",
         uses_torch=True,
@@ -59,6 +60,4 @@ COMMANDS = {
 }
 
 if __name__ == "__main__":
-    # The batches are small: torch's threads would mostly wait for one another, badly so on a busy machine.
-    torch.set_num_threads(1)
     commandline.main("lipschitz", COMMANDS)

@@ -8,8 +8,9 @@ that :class:`percolation.campaign.Experiment` asks for.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -125,10 +126,13 @@ def run_task(
     )
     product, product_inf = (upper.upper_product(network, norm=norm) for norm in (2, math.inf))
     starts = torch.randn(settings.n_starts, settings.input_dimension, generator=generator)
-    attained = lower.lower_gradient_ascent(network.to(device), starts, generator=generator, n_steps=settings.n_steps)
-    attained_inf = lower.lower_gradient_ascent(
-        network, attained.points.mean(dim=0, keepdim=True), generator=generator, norm=math.inf, n_steps=0
-    )
+    with _one_thread():
+        attained = lower.lower_gradient_ascent(
+            network.to(device), starts, generator=generator, n_steps=settings.n_steps
+        )
+        attained_inf = lower.lower_gradient_ascent(
+            network, attained.points.mean(dim=0, keepdim=True), generator=generator, norm=math.inf, n_steps=0
+        )
     cut, cut_inf = (
         cubes.cut_cubes(
             bound.value,
@@ -150,6 +154,17 @@ def run_task(
         "cube_side_inf": cut_inf.side,
     }
     return {name: np.array(number) for name, number in numbers.items()}
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Hold torch to one thread: on batches this small several mostly wait for one another."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 def collect(settings: Settings, arrays: Mapping[str, Mapping[str, np.ndarray]]) -> xr.Dataset:

@@ -12,17 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tqdm.auto import tqdm
 
-from paper_figs import (
-    fig_batches,
-    fig_bounds,
-    fig_cover,
-    fig_epochs,
-    fig_lattice,
-    fig_scaling,
-    fig_untrained,
-    report,
-    style,
-)
+from paper_figs import fig_bounds, fig_cover, fig_evolution, fig_lattice, fig_scaling, fig_untrained, report, style
 from paper_figs.plot import Plot
 from percolation import campaign, commandline, runs
 
@@ -33,8 +23,8 @@ PLOTS: dict[str, Plot] = {
     "fig08": fig_lattice.PLOT,
     "scaling": fig_scaling.PLOT,
     "fig06": fig_untrained.PLOT,
-    "fig09": fig_batches.PLOT,
-    "fig10": fig_epochs.PLOT,
+    "fig09": fig_evolution.BATCHES,
+    "fig10": fig_evolution.EPOCHS,
 }
 PRESETS = ("quick", "paper", "ci")
 PROGRAM = "paper_figs"

@@ -196,14 +196,7 @@ def label_components(
     position = np.zeros(n_axes, dtype=np.int64)
     offsets = np.empty(2 * n_axes, dtype=np.int64)
     for row in range(n_rows):
-        n_offsets = 0
-        for axis in range(n_axes - 1):
-            if position[axis] > 0:
-                offsets[n_offsets] = strides[axis]
-                n_offsets += 1
-            if periodic[axis] and position[axis] == shape[axis] - 1 and position[axis] > 1:
-                offsets[n_offsets] = strides[axis] * (shape[axis] - 1)
-                n_offsets += 1
+        n_offsets = -1  # not known yet: many rows have no occupied site
         start = row * length
         for site in range(start, start + length):
             label = labels[site]
@@ -214,6 +207,15 @@ def label_components(
                 parents[site] = parents[site - 1]
             else:
                 parents[site] = site
+            if n_offsets < 0:
+                n_offsets = 0
+                for axis in range(n_axes - 1):
+                    if position[axis] > 0:
+                        offsets[n_offsets] = strides[axis]
+                        n_offsets += 1
+                    if periodic[axis] and position[axis] == shape[axis] - 1 and position[axis] > 1:
+                        offsets[n_offsets] = strides[axis] * (shape[axis] - 1)
+                        n_offsets += 1
             for i in range(n_offsets):
                 other = site - offsets[i]
                 if labels[other] >= 0 and abs(labels[other] - label) <= reach:
