@@ -140,3 +140,20 @@ def secant(
         rise = [a - b for a, b in zip(run(x), run(y), strict=True)]
         distance = [mpmath.mpf(float(a)) - mpmath.mpf(float(b)) for a, b in zip(x, y, strict=True)]
         return mpmath.norm(rise, norm) / mpmath.norm(distance, norm)
+
+
+def total_variation_by_pixels(image: np.ndarray) -> float:
+    """Sum of |differences| of neighbouring pixels of one image (c, h, w), pixel by pixel."""
+    channels, height, width = image.shape
+    total = 0.0
+    for channel, row, column in itertools.product(range(channels), range(height), range(width)):
+        for other in ((row + 1, column), (row, column + 1)):
+            if other[0] < height and other[1] < width:
+                total += abs(float(image[channel, row, column]) - float(image[(channel, *other)]))
+    return total
+
+
+def cross_entropy_by_logits(logits: np.ndarray, target: int) -> float:
+    """Minus the logarithm of the softmax of the target, in float64."""
+    shifted = logits.astype(np.float64) - logits.max()
+    return float(np.log(np.exp(shifted).sum()) - shifted[target])

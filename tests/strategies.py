@@ -74,3 +74,21 @@ def small_networks(draw: st.DrawFn, *, max_depth: int = 4, max_width: int = 6) -
         dtype=draw(st.sampled_from([torch.float32, torch.float64])),
         generator=torch.Generator().manual_seed(draw(st.integers(0, 2**32 - 1))),
     )
+
+
+@st.composite
+def images(draw: st.DrawFn, *, max_images: int = 3, max_side: int = 6) -> torch.Tensor:
+    """Float32 images (n, 3, h, w) of small whole numbers, so that sums of their differences are exact."""
+    shape = (draw(st.integers(1, max_images)), 3, draw(st.integers(1, max_side)), draw(st.integers(1, max_side)))
+    return torch.from_numpy(draw(hnp.arrays(np.int8, shape, elements=st.integers(-9, 9)))).float()
+
+
+@st.composite
+def linear_classifiers(draw: st.DrawFn, *, max_gain: float = 3.0) -> nn.Module:
+    """Networks 3x4x4 -> 5 logits that are one linear map: their cross-entropy is convex in the input."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32 - 1)))
+    gain = draw(st.floats(0.1, max_gain))
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=gain / 7, generator=generator)
+    return network

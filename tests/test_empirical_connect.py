@@ -1,0 +1,124 @@
+"""Bypasses: where they go, when they stop, what they cost."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from empirical import connect, models
+
+
+class _Ridge(nn.Module):
+    """Class 0 is lost on a ball around the origin: loss ln(1 + e^h), h = 4 - |x|^2 weighed by axis."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.linspace(0.5, 1.5, 48).reshape(3, 4, 4))
+
+    def forward(self, x):
+        hill = 4 - (self.weight * x.square()).sum(dim=(1, 2, 3))
+        return torch.stack([torch.zeros_like(hill), hill], dim=1)
+
+
+def _ends(n=2):
+    generator = torch.Generator().manual_seed(0)
+    starts = torch.randn(n, 3, 4, 4, generator=generator)
+    # Almost opposite, so that the segment goes over the ball but not through its centre, where the gradient is nil.
+    return starts, -starts + 0.1 * torch.randn(n, 3, 4, 4, generator=generator)
+
+
+OPTIONS = {"delta": 1e-2, "threshold": 1e-4, "max_iterations": 300, "n_points": 64, "mse": 0.0}
+
+
+def test_a_ball_is_bypassed_within_the_hyperplane():
+    starts, ends = _ends()
+    found = connect.connect(_Ridge(), starts, ends, torch.tensor([0, 0]), max_rounds=4, **OPTIONS)
+    for one, a, c in zip(found, starts, ends, strict=True):
+        assert one.curves[0].barrier > 1
+        assert one.is_connected
+        assert one.curves[-1].barrier <= OPTIONS["delta"]
+        b = a + one.curves[0].barrier_alpha * (c - a)
+        move, straight = (one.paths[1][1] - b).flatten().double(), (c - a).flatten().double()
+        assert move.norm() > 0.1
+        assert abs(functional.cosine_similarity(move, straight, dim=0).item()) < 1e-5
+
+
+def test_every_round_keeps_the_stops_of_the_last_and_splits_only_what_is_too_high():
+    starts, ends = _ends(3)
+    found = connect.connect(_Ridge(), starts, ends, torch.zeros(3, dtype=torch.long), max_rounds=4, **OPTIONS)
+    for one in found:
+        assert len(one.paths) == len(one.curves)
+        assert one.n_bypasses == len(one.paths[-1]) - 2
+        assert 0 < one.n_gradients <= one.n_bypasses * OPTIONS["max_iterations"]
+        for before, curve, after in zip(one.paths[:-1], one.curves[:-1], one.paths[1:], strict=True):
+            n_high = int((curve.peak_loss > OPTIONS["delta"]).sum())
+            assert len(after) == len(before) + n_high
+            assert 1 <= n_high <= len(before) - 1
+            kept = [i for i, stop in enumerate(after) if any(torch.equal(stop, old) for old in before)]
+            assert torch.equal(after[kept], before)
+            assert torch.equal(after[[0, -1]], before[[0, -1]])
+
+
+def test_a_pair_does_not_depend_on_the_pairs_beside_it():
+    starts, ends = _ends(3)
+    targets = torch.zeros(3, dtype=torch.long)
+    together = connect.connect(_Ridge(), starts, ends, targets, max_rounds=3, **OPTIONS)
+    for i in range(3):
+        one = slice(i, i + 1)
+        (alone,) = connect.connect(_Ridge(), starts[one], ends[one], targets[one], max_rounds=3, **OPTIONS)
+        assert alone.n_gradients == together[i].n_gradients
+        np.testing.assert_allclose(alone.curves[-1].loss, together[i].curves[-1].loss, atol=1e-5)
+
+
+def test_without_rounds_or_without_a_barrier_nothing_is_bypassed():
+    starts, ends = _ends()
+    (first, _) = connect.connect(_Ridge(), starts, ends, torch.tensor([0, 0]), max_rounds=0, **OPTIONS)
+    assert (first.n_bypasses, first.n_gradients, first.is_connected, len(first.paths)) == (0, 0, False, 1)
+    (first, _) = connect.connect(_Ridge(), starts, starts + 0.01, torch.tensor([0, 0]), max_rounds=4, **OPTIONS)
+    assert (first.n_bypasses, first.is_connected, len(first.paths)) == (0, True, 1)
+
+
+def test_an_end_that_is_too_high_itself_is_not_bypassed_and_the_pair_says_so():
+    starts, _ = _ends(1)
+    (one,) = connect.connect(_Ridge(), 0.1 * starts, starts, torch.tensor([0]), max_rounds=4, **OPTIONS)
+    assert not one.is_connected
+    assert one.n_bypasses == 0
+
+
+def test_bypass_points_that_did_not_arrive_are_counted():
+    starts, ends = _ends(1)
+    options = OPTIONS | {"max_iterations": 2}
+    (one,) = connect.connect(_Ridge(), starts, ends, torch.tensor([0]), max_rounds=1, **options)
+    assert (one.n_bypasses, one.n_converged, one.n_gradients, one.is_connected) == (1, 0, 2, False)
+
+
+def test_the_penalty_on_distance_keeps_the_bypass_nearer():
+    starts, ends = _ends(1)
+    moves = []
+    for mse in (0.0, 10.0):
+        options = OPTIONS | {"mse": mse}
+        (one,) = connect.connect(_Ridge(), starts, ends, torch.tensor([0]), max_rounds=1, **options)
+        b = starts[0] + one.curves[0].barrier_alpha * (ends[0] - starts[0])
+        moves.append((one.paths[1][1] - b).norm().item())
+    assert moves[1] < moves[0]
+
+
+def test_the_threshold_must_be_below_delta():
+    starts, ends = _ends(1)
+    with pytest.raises(ValueError, match=r"threshold must be below delta = 0\.001, got 0\.001"):
+        connect.connect(
+            _Ridge(), starts, ends, torch.tensor([0]), delta=1e-3, threshold=1e-3, max_rounds=1, max_iterations=1
+        )
+
+
+def test_the_network_and_the_ends_stay_as_they_were():
+    network = models.build("convnet", generator=torch.Generator().manual_seed(0)).train()
+    starts, ends = torch.randn(2, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    kept, state = (starts.clone(), ends.clone()), torch.get_rng_state().clone()
+    options = {"delta": 0.5, "threshold": 0.1, "max_iterations": 3, "n_points": 8}
+    connect.connect(network, starts, ends, torch.tensor([0]), max_rounds=1, **options)
+    assert network.training
+    assert torch.equal(starts, kept[0])
+    assert torch.equal(ends, kept[1])
+    assert torch.equal(torch.get_rng_state(), state)

@@ -1,0 +1,94 @@
+"""The commands: what they print, what they write, how they refuse."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from empirical import data
+from empirical.__main__ import COMMANDS
+from percolation.commandline import main
+
+UNTRAINED = ["untrained", "--network", "convnet", "--threshold", "0.2", "--delta", "0.4", "--n-points", "32"]
+EVOLUTION = ["evolution", "--network", "convnet", "--threshold", "0.5", "--n-points", "11", "--batch-stages", "0", "1"]
+
+
+def _call(arguments, capsys, *, status=None):
+    if status is None:
+        main("empirical", COMMANDS, arguments)
+    else:
+        with pytest.raises(SystemExit) as stopped:
+            main("empirical", COMMANDS, arguments)
+        assert stopped.value.code == status
+    return capsys.readouterr()
+
+
+def test_untrained_prints_a_table_and_where_it_wrote(tmp_path, capsys):
+    printed = _call([*UNTRAINED, "--out", str(tmp_path)], capsys).out
+    (folder,) = tmp_path.iterdir()
+    assert printed.endswith(f"written to {folder}\n")
+    assert "primary" in printed
+    assert "1 of 1 pairs connected" in printed
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "provenance.json",
+        "result.nc",
+        "settings.json",
+        "summary.json",
+    ]
+    assert "found again in" in _call([*UNTRAINED, "--out", str(tmp_path)], capsys).out
+
+
+def test_evolution_on_a_file_prints_only_json_when_asked(tmp_path, capsys):
+    images = data.load("digits")
+    arrays = {key: getattr(images, key).numpy()[:100] for key in ("x_train", "y_train", "x_test", "y_test")}
+    np.savez(tmp_path / "images.npz", **arrays)
+    words = [*EVOLUTION, "--data", str(tmp_path / "images.npz"), "--out", str(tmp_path), "--json"]
+    printed = _call(words, capsys)
+    summary = json.loads(printed.out)
+    assert [row["stage"] for row in summary["stages"]] == [0, 1]
+    (folder,) = tmp_path.glob("evolution-*")
+    assert json.loads((folder / "settings.json").read_text())["settings"]["data_digest"]
+    assert "stage" not in printed.err
+
+
+def test_a_table_of_the_evolution_can_be_read(tmp_path, capsys):
+    words = [*EVOLUTION, "--unit", "epoch", "--epoch-stages", "0", "--out", str(tmp_path)]
+    printed = _call(words, capsys).out
+    assert "epoch  test accuracy  barrier mean  median" in printed
+    assert "12 of 12" in printed
+
+
+def test_the_module_runs_as_a_command(tmp_path):
+    command = [sys.executable, "-W", "error", "-m", "empirical", *UNTRAINED, "--out", str(tmp_path), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["n_pairs"] == 1
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["untrained", "--network", "vgg"], "vgg"),
+        (["untrained", "--delta", "-1"], "delta must be greater than 0, got -1"),
+        (["untrained", "--threshold", "0.5", "--delta", "0.5"], "threshold must be below delta = 0.5, got 0.5"),
+        (["untrained", "--device", "abacus"], "abacus"),
+        (["evolution", "--data", "nowhere.npz"], "data must be digits, cifar10 or an .npz file that is there"),
+        (["evolution", "--classes", "3", "3"], "must rise"),
+        (["evolution", "--preset", "grand"], "--preset must be one of quick, paper, got grand"),
+        (["evolve"], "there is no command 'evolve'; known: untrained, evolution"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(arguments, message, tmp_path, capsys):
+    out = [] if arguments == ["evolve"] else ["--out", str(tmp_path)]
+    printed = _call([*arguments, *out], capsys, status=2)
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert message in printed.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_shows_an_example(capsys):
+    for name, command in COMMANDS.items():
+        assert command.example in " ".join(_call([name, "--help"], capsys, status=0).out.split())

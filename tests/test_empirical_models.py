@@ -1,0 +1,88 @@
+"""Networks: their form, their distributions, and the state that they leave alone."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from empirical import models
+
+
+def _generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_resnet18_is_torchvisions_form_and_draws_its_distributions():
+    network = models.build("resnet18", generator=_generator())
+    assert (network.conv1.kernel_size, network.conv1.stride) == ((7, 7), (2, 2))
+    assert isinstance(network.maxpool, nn.MaxPool2d)
+    # torchvision's 11,689,512 parameters with 1000 outputs, less 990 outputs of 512 weights and a bias
+    assert sum(parameter.numel() for parameter in network.parameters()) == 11_689_512 - 990 * 513
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.out_channels * math.prod(module.kernel_size)
+            # the variance of n normal draws has relative standard error sqrt(2 / n): five of them, false alarm 1e-5
+            spread = module.weight.var().item() / (2 / fan_out)
+            assert abs(spread - 1) < 5 * math.sqrt(2 / module.weight.numel())
+        if isinstance(module, nn.BatchNorm2d):
+            assert (module.weight == 1).all()
+            assert (module.bias == 0).all()
+            assert (module.running_mean == 0).all()
+            assert (module.running_var == 1).all()
+            assert module.num_batches_tracked == 0
+    bound = 1 / math.sqrt(512)
+    assert 0.99 * bound < network.fc.weight.abs().max() <= bound
+    assert not network.training
+    assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
+
+
+def test_the_cifar_form_keeps_the_resolution_of_the_image():
+    network = models.build("resnet18_cifar", generator=_generator())
+    seen = []
+    network.layer1.register_forward_hook(lambda module, arguments, output: seen.append(output.shape))
+    assert network(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
+    assert seen == [(1, 64, 32, 32)]
+
+
+def test_the_generator_alone_decides_and_the_global_state_is_untouched():
+    before = torch.get_rng_state().clone()
+    first, again, other = (models.build("convnet", generator=_generator(seed)) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
+    assert not torch.equal(first[0].weight, other[0].weight)
+
+
+def test_children_of_a_seed_differ_and_repeat():
+    seed = np.random.SeedSequence(3, spawn_key=(1,))
+    draws = [torch.rand(4, generator=models.generator_from(seed, *key)) for key in ((0,), (1,), (0, 1), (0,))]
+    assert torch.equal(draws[0], draws[3])
+    assert len({tuple(draw.tolist()) for draw in draws}) == 3
+
+
+def test_frozen_gives_back_modes_and_gradients_even_after_an_error():
+    network = models.build("convnet", generator=_generator())
+    network.train()
+    network[1].eval()
+    network[0].weight.requires_grad_(False)
+    modes = [module.training for module in network.modules()]
+    gradients = [parameter.requires_grad for parameter in network.parameters()]
+
+    def fail():
+        with models.frozen(network):
+            assert not any(module.training for module in network.modules())
+            assert not any(parameter.requires_grad for parameter in network.parameters())
+            raise KeyError("inside")
+
+    with pytest.raises(KeyError, match="inside"):
+        fail()
+    assert [module.training for module in network.modules()] == modes
+    assert [parameter.requires_grad for parameter in network.parameters()] == gradients
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="network must be one of resnet18, resnet18_cifar, convnet, got vgg"):
+        models.build("vgg", generator=_generator())
+    with pytest.raises(ValueError, match=r"device must be one that this computer has \(cpu.*\), got abacus"):
+        models.check_device("abacus")

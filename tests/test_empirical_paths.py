@@ -1,0 +1,110 @@
+"""Loss curves of paths, where they are known exactly, and what holds for every path."""
+
+import math
+
+import numpy as np
+import oracles
+import pytest
+import strategies
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from empirical import models, paths
+
+
+def _stops(n, seed):
+    return torch.randn(n, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
+
+
+class _Hill(nn.Module):
+    """Two logits (0, h) with h = height - |x - centre|^2: class 0 has loss ln(1 + e^h), highest at the centre."""
+
+    def __init__(self, centre, height):
+        super().__init__()
+        self.centre = nn.Parameter(centre)
+        self.height = height
+
+    def forward(self, x):
+        hill = self.height - (x - self.centre).flatten(1).square().sum(dim=1)
+        return torch.stack([torch.zeros_like(hill), hill], dim=1)
+
+
+def test_the_barrier_of_a_hill_is_found_where_it_is():
+    a, c = torch.zeros(3, 4, 4), torch.full((3, 4, 4), 0.5)
+    centre = a + 0.3141 * (c - a)  # between the points of the grid
+    (curve,) = paths.loss_curves(_Hill(centre, 2.0), [torch.stack([a, c])], torch.tensor([0]), n_points=21)
+    top = math.log1p(math.exp(2.0))
+    assert abs(curve.barrier - top) < 1e-4
+    assert abs(curve.barrier_alpha - 0.3141) < 0.004  # the finer grid's step is 0.1 / 16
+    assert curve.loss.max() < top - 1e-3  # the first grid alone is worse
+    squares = torch.tensor([float((end - centre).square().sum()) for end in (a, c)]).double()
+    ends = torch.log1p(torch.exp(2.0 - squares))
+    assert abs(curve.gap - (top - ends.max().item())) < 1e-4
+
+
+@settings(max_examples=30)
+@given(strategies.linear_classifiers(), st.integers(0, 1000), st.integers(0, 4))
+def test_a_convex_loss_has_no_barrier_between_its_ends(classifier, seed, label):
+    stops = _stops(2, seed)
+    (curve,) = paths.loss_curves(classifier, [stops], torch.tensor([label]), n_points=33)
+    assert curve.barrier == max(curve.loss[0].item(), curve.loss[-1].item())
+    assert curve.gap == 0
+    assert curve.barrier_alpha in (0.0, 1.0)
+    second = curve.loss[2:] - 2 * curve.loss[1:-1] + curve.loss[:-2]
+    assert second.min() > -1e-5
+
+
+@settings(max_examples=30)
+@given(strategies.linear_classifiers(), st.integers(0, 1000), st.integers(2, 6), st.integers(12, 40))
+def test_every_path_goes_through_its_stops_at_the_share_of_its_length(classifier, seed, n_stops, n_points):
+    stops = _stops(n_stops, seed)
+    (curve,) = paths.loss_curves(classifier, [stops], torch.tensor([1]), n_points=n_points)
+    assert len(curve.alpha) == len(curve.loss) == n_points
+    assert curve.alpha[0] == 0
+    assert curve.alpha[-1] == 1
+    assert (curve.alpha.diff() >= 0).all()
+    assert curve.loss.dtype == torch.float32
+    logits = classifier(stops).detach().numpy()
+    for logit, where in zip(logits, curve.stop_alpha, strict=True):
+        at = curve.loss[curve.alpha == where]
+        assert len(at) >= 1
+        assert abs(at[0].item() - oracles.cross_entropy_by_logits(logit, 1)) < 1e-4
+    lengths = np.linalg.norm(np.diff(stops.flatten(1).double().numpy(), axis=0), axis=1)
+    np.testing.assert_allclose(curve.stop_alpha.diff(), lengths / lengths.sum(), atol=1e-6)
+    distance = np.linalg.norm((stops[-1] - stops[0]).double().numpy())
+    assert abs(curve.length_ratio - lengths.sum() / distance) < 1e-9
+    assert curve.length_ratio >= 1 - 1e-12
+    assert curve.barrier == curve.peak_loss.max()
+    assert curve.barrier >= curve.loss.max()
+    assert curve.gap >= 0
+
+
+def test_a_path_does_not_depend_on_the_paths_beside_it_nor_on_its_direction():
+    network = models.build("convnet", generator=torch.Generator().manual_seed(0))
+    stops = [torch.randn(n, 3, 32, 32, generator=torch.Generator().manual_seed(n)) for n in (2, 4, 3)]
+    together = paths.loss_curves(network, stops, torch.tensor([0, 1, 2]), n_points=150)
+    for i in range(3):
+        (alone,) = paths.loss_curves(network, stops[i : i + 1], torch.tensor([i]), n_points=150)
+        np.testing.assert_allclose(alone.loss, together[i].loss, atol=1e-5)
+        (back,) = paths.loss_curves(network, [stops[i].flip(0)], torch.tensor([i]), n_points=150)
+        np.testing.assert_allclose(back.loss.flip(0), alone.loss, atol=1e-5)
+        np.testing.assert_allclose(1 - back.alpha.flip(0), alone.alpha, atol=1e-6)
+
+
+def test_two_equal_inputs_make_a_flat_curve():
+    classifier = nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
+    stops = _stops(1, 0).expand(2, -1, -1, -1)
+    (curve,) = paths.loss_curves(classifier, [stops], torch.tensor([0]), n_points=5)
+    assert (curve.loss == curve.loss[0]).all()
+    assert curve.length_ratio == 1
+    np.testing.assert_allclose(curve.alpha, np.linspace(0, 1, 5))
+
+
+def test_what_makes_no_path_is_refused():
+    classifier = nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
+    with pytest.raises(ValueError, match="paths must have at least 2 stops each, got 1"):
+        paths.loss_curves(classifier, [_stops(1, 0)], torch.tensor([0]))
+    with pytest.raises(ValueError, match="n_points must be at least 2 for each of 3 segments, got 5"):
+        paths.loss_curves(classifier, [_stops(4, 0)], torch.tensor([0]), n_points=5)
