@@ -9,13 +9,15 @@ gives the same network on every device.
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 from torchvision.models import resnet18
 
 N_CLASSES = 10
@@ -120,3 +122,60 @@ def frozen(network: nn.Module) -> Iterator[None]:
             module.training = mode
         for parameter, flag in gradients:
             parameter.requires_grad_(flag)
+
+
+def with_matrices(network: nn.Module, images: torch.Tensor) -> nn.Module:
+    """Return the network with each convolution that puts out a single pixel as the matrix that it then is.
+
+    A 3x3 kernel on one pixel and its padding multiplies zeros with eight ninths of its weights. Leaving them out
+    changes rounding only, and an optimisation step of a ResNet18 on 32x32 images takes two thirds of the time
+    (measured on a CPU, 2 to 20 images). If anything changes it is a copy, which does not follow ``network`` any more.
+    """
+    shapes: dict[str, tuple[torch.Size, torch.Size]] = {}
+
+    def note(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
+        return lambda _module, arguments, output: shapes.update({name: (arguments[0].shape, output.shape)})
+
+    plain = {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d)
+        and module.groups == 1
+        and module.dilation == (1, 1)
+        and module.padding_mode == "zeros"
+        and not isinstance(module.padding, str)
+    }
+    handles = [module.register_forward_hook(note(name)) for name, module in plain.items()]
+    try:
+        with frozen(network), torch.no_grad():
+            network(images[:1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    single = {name: before for name, (before, after) in shapes.items() if tuple(after[2:]) == (1, 1)}
+    if not single:
+        return network
+    faster = copy.deepcopy(network)
+    for name, before in single.items():
+        faster.set_submodule(name, _Matrix(plain[name], height=before[2], width=before[3]))
+    return faster
+
+
+class _Matrix(nn.Module):
+    """A convolution with one output pixel: the part of the kernel that meets the image, not its padding."""
+
+    matrix: torch.Tensor
+    bias: torch.Tensor | None
+
+    def __init__(self, convolution: nn.Conv2d, *, height: int, width: int) -> None:
+        super().__init__()
+        top, left = (int(side) for side in convolution.padding)
+        kernel = convolution.weight.detach()[:, :, top : top + height, left : left + width]
+        self.seen = kernel.shape[2:]
+        self.register_buffer("matrix", kernel.flatten(1).contiguous())
+        self.register_buffer("bias", None if convolution.bias is None else convolution.bias.detach())
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return (n, c, 1, 1)."""
+        rows, columns = self.seen
+        return functional.linear(images[:, :, :rows, :columns].flatten(1), self.matrix, self.bias)[:, :, None, None]

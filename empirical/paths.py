@@ -141,8 +141,9 @@ def _curve(
     losses: Sequence[torch.Tensor],
     peaks: Sequence[tuple[float, float]],
 ) -> Curve:
-    lengths = (stops[1:] - stops[:-1]).flatten(1).double().norm(dim=1).cpu()
-    total, distance = float(lengths.sum()), float((stops[-1] - stops[0]).double().norm())
+    exact = stops.cpu().double().flatten(1)
+    lengths = exact.diff(dim=0).norm(dim=1)
+    total, distance = float(lengths.sum()), float((exact[-1] - exact[0]).norm())
     # A path that stays in its place has no lengths to go by: then its segments count alike.
     shares = lengths / total if total > 0 else torch.full_like(lengths, 1 / len(lengths))
     stop_alpha = torch.cat([torch.zeros(1), shares.cumsum(0).float()])

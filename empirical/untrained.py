@@ -23,6 +23,7 @@ from empirical import models
 from empirical.connect import connect
 from empirical.models import N_CLASSES, Network
 from empirical.synthesis import noise, optimise_inputs
+from lipschitz import threads
 from percolation.campaign import Arrays, Experiment
 
 ENDS = ("A", "C")
@@ -73,7 +74,8 @@ def experiment(device: str) -> Experiment[UntrainedSettings, int]:
     where = models.check_device(device)
 
     def run_task(settings: UntrainedSettings, pair: int, seed: np.random.SeedSequence) -> Arrays:
-        return _run_pair(settings, pair, seed, where)
+        with threads.one_thread():
+            return _run_pair(settings, pair, seed, where)
 
     return Experiment(
         name="untrained",

@@ -81,6 +81,33 @@ def test_frozen_gives_back_modes_and_gradients_even_after_an_error():
     assert [parameter.requires_grad for parameter in network.parameters()] == gradients
 
 
+@pytest.mark.parametrize("side", [1, 2, 3])
+@pytest.mark.parametrize("kernel, padding, stride", [(3, 1, 1), (3, 1, 2), (1, 0, 2), (2, 0, 1), (5, 2, 3)])
+def test_a_convolution_with_one_output_pixel_is_its_matrix(side, kernel, padding, stride):
+    convolution = nn.Conv2d(4, 5, kernel, padding=padding, stride=stride, device="meta").to_empty(device="cpu")
+    for parameter in convolution.parameters():
+        nn.init.normal_(parameter, generator=_generator())
+    if side + 2 * padding < kernel:
+        return
+    images = torch.randn(3, 4, side, side, generator=_generator(1))
+    expected = convolution(images)
+    network = nn.Sequential(convolution)
+    faster = models.with_matrices(network, images)
+    assert (faster is network) == (expected.shape[2] > 1)
+    np.testing.assert_allclose(faster(images).detach(), expected.detach(), atol=1e-5)
+    assert network[0] is convolution
+
+
+def test_a_resnet_with_matrices_gives_the_same_logits_and_is_left_alone():
+    network = models.build("resnet18", generator=_generator())
+    images = torch.randn(4, 3, 32, 32, generator=_generator(1))
+    faster = models.with_matrices(network, images)
+    assert sum(isinstance(module, models._Matrix) for module in faster.modules()) == 5  # the fourth stage
+    assert not any(isinstance(module, models._Matrix) for module in network.modules())
+    with torch.no_grad():
+        np.testing.assert_allclose(faster(images), network(images), atol=1e-5)
+
+
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="network must be one of resnet18, resnet18_cifar, convnet, got vgg"):
         models.build("vgg", generator=_generator())

@@ -73,7 +73,7 @@ def test_every_path_goes_through_its_stops_at_the_share_of_its_length(classifier
         assert abs(at[0].item() - oracles.cross_entropy_by_logits(logit, 1)) < 1e-4
     lengths = np.linalg.norm(np.diff(stops.flatten(1).double().numpy(), axis=0), axis=1)
     np.testing.assert_allclose(curve.stop_alpha.diff(), lengths / lengths.sum(), atol=1e-6)
-    distance = np.linalg.norm((stops[-1] - stops[0]).double().numpy())
+    distance = np.linalg.norm((stops[-1].double() - stops[0].double()).numpy())
     assert abs(curve.length_ratio - lengths.sum() / distance) < 1e-9
     assert curve.length_ratio >= 1 - 1e-12
     assert curve.barrier == curve.peak_loss.max()

@@ -72,9 +72,10 @@ def test_a_row_takes_the_steps_of_torchs_adam(network):
 def test_rows_do_not_depend_on_their_batch_and_retire_each_in_its_time(network):
     starts, targets = _starts(6), torch.tensor([0, 1, 2, 3, 4, 5])
     weights = torch.tensor([1e-5, 0.0] * 3)
-    options = {"threshold": 0.05, "max_iterations": 60, "weight_decay": 1e-7}
+    options = {"threshold": 0.15, "max_iterations": 60, "weight_decay": 1e-7}
     together = synthesis.optimise_inputs(network, starts, targets, high_frequency=weights, **options)
     assert len(set(together.iterations.tolist())) > 1
+    assert together.is_converged[together.iterations < 60].all()
     for row in range(6):
         one = slice(row, row + 1)
         alone = synthesis.optimise_inputs(network, starts[one], targets[one], high_frequency=weights[one], **options)
