@@ -8,9 +8,8 @@ that :class:`percolation.campaign.Experiment` asks for.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -18,7 +17,7 @@ import torch
 import xarray as xr
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lipschitz import cubes, fully_connected, lower, upper
+from lipschitz import cubes, fully_connected, lower, threads, upper
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
 
@@ -126,7 +125,7 @@ def run_task(
     )
     product, product_inf = (upper.upper_product(network, norm=norm) for norm in (2, math.inf))
     starts = torch.randn(settings.n_starts, settings.input_dimension, generator=generator)
-    with _one_thread():
+    with threads.one_thread():
         attained = lower.lower_gradient_ascent(
             network.to(device), starts, generator=generator, n_steps=settings.n_steps
         )
@@ -154,17 +153,6 @@ def run_task(
         "cube_side_inf": cut_inf.side,
     }
     return {name: np.array(number) for name, number in numbers.items()}
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Hold torch to one thread: on batches this small several mostly wait for one another."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
 
 
 def collect(settings: Settings, arrays: Mapping[str, Mapping[str, np.ndarray]]) -> xr.Dataset:

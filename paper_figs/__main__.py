@@ -103,7 +103,7 @@ def _draw(names: tuple[str, ...], options: Options) -> list[report.Section]:
                 plot.experiment(options.device),
                 settings,
                 out=options.out,
-                n_workers=commandline.default_workers(uses_torch=plot.uses_torch),
+                n_workers=commandline.default_workers(options.device),
                 device=options.device,
                 show_progress=not options.json,
             )

@@ -154,5 +154,4 @@ PLOT = Plot(
     draw=draw,
     caption=caption,
     judge=judge,
-    uses_torch=True,
 )

@@ -78,9 +78,9 @@ def caption(dataset: xr.Dataset) -> str:
     pair = dataset.isel(pair=0)
     iterations = pair["iterations"].to_numpy()
     converged = pair["converged"].to_numpy()
-    ends = " and ".join(
-        f"{'reached' if done else 'did not reach'} it after {steps:,} steps"
-        for steps, done in zip(iterations, converged, strict=True)
+    ends = ", ".join(
+        f"{name} {'took' if done else 'had not come so far after'} {steps:,} steps"
+        for name, steps, done in zip(("A (smoothed)", "C"), iterations, converged, strict=True)
     )
     scale = ""
     if settings.delta > 0.001:
@@ -92,7 +92,7 @@ def caption(dataset: xr.Dataset) -> str:
         f"Loss along the path between two optimal inputs, A and C, of class {int(pair['class'])} of an untrained "
         f"{settings.network} (first of {dataset.sizes['pair']} pair(s)), {settings.n_points} points a curve; the circle is the "
         "highest point, grey lines are the stops of the path. Inputs were optimised from noise until their loss was "
-        f"{settings.threshold:g}; A (smoothed) and C {ends}. Every barrier above delta (dashed) is bypassed by optimising its "
+        f"{settings.threshold:g}: {ends}. Every barrier above delta (dashed) is bypassed by optimising its "
         f"highest point in the hyperplane orthogonal to its segment.{scale} Below: the inputs, each scaled to its own range."
     )
 
@@ -136,5 +136,4 @@ PLOT = Plot(
     draw=draw,
     caption=caption,
     judge=judge,
-    uses_torch=True,
 )

@@ -43,8 +43,6 @@ class Plot:
         What is drawn, over how many runs, and what the bars mean.
     judge : function of the dataset
         The verdicts on the paper's claims that the figure supports.
-    uses_torch : bool
-        Whether the experiment's tasks run in torch.
     with_data : function of (settings, name or file) or None
         Returns the settings for other images, where a network is trained.
     """
@@ -56,7 +54,6 @@ class Plot:
     draw: Callable[[xr.Dataset], Figure]
     caption: Callable[[xr.Dataset], str]
     judge: Callable[[xr.Dataset], list[Verdict]]
-    uses_torch: bool = False
     with_data: Callable[[Any, str], Any] | None = None
 
 

@@ -22,6 +22,7 @@ import joblib
 import numpy as np
 import xarray as xr
 from pydantic import BaseModel
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from percolation import runs
@@ -128,7 +129,8 @@ def run(
     if not is_reused:
         start = time.perf_counter()
         tasks = dict(experiment.tasks(settings))
-        with _Journal(folder) as journal:
+        # One thread of linear algebra a worker: workers already use the cores, and sums then do not depend on either.
+        with _Journal(folder) as journal, threadpool_limits(limits=1, user_api="blas"):
             _run_missing(experiment, settings, tasks, journal, n_workers, show_progress)
             arrays = {key: journal.read(key) for key in tasks}
             seconds = journal.seconds()

@@ -53,6 +53,8 @@ def main(program: str, commands: Mapping[str, Command], arguments: Sequence[str]
     with one_line_errors(program):
         options = _parse(f"{program} {name}", command, words)
         settings = options.settings
+        if options.workers < 1:
+            raise ValueError(f"--workers must be at least 1, got {options.workers}")
         if command.prepare is not None:
             settings = command.prepare(settings)
         device = getattr(options, "device", "cpu")
@@ -60,7 +62,7 @@ def main(program: str, commands: Mapping[str, Command], arguments: Sequence[str]
             command.experiment(device),
             settings,
             out=options.out,
-            n_workers=options.workers,
+            n_workers=options.workers if device == "cpu" else default_workers(device),
             device=device,
             show_progress=not options.json,
         )
@@ -104,7 +106,6 @@ def _parse(program: str, command: Command, words: list[str]) -> Any:
     if preset not in command.presets:
         raise ValueError(f"--preset must be one of {', '.join(command.presets)}, got {preset}")
     settings = command.presets[preset]
-    workers = default_workers(uses_torch=command.uses_torch)
 
     def field(name: str, kind: Any, value: Any, text: str) -> tuple[str, Any, Any]:
         return name, Annotated[kind, tyro.conf.arg(help=text)], value
@@ -113,7 +114,7 @@ def _parse(program: str, command: Command, words: list[str]) -> Any:
         ("settings", tyro.conf.OmitArgPrefixes[type(settings)], settings),  # type: ignore[misc]
         field("out", Path, Path("runs"), "the run folder is made below this folder"),
         field("json", tyro.conf.FlagCreatePairsOff[bool], False, "print the summary as JSON and nothing else"),
-        field("workers", int, workers, "tasks under way at once; changes no number"),
+        field("workers", int, default_workers("cpu"), "tasks under way at once on the CPU; changes no number"),
     ]
     if len(command.presets) > 1:
         kind = Literal[tuple(command.presets)]  # type: ignore[valid-type]
@@ -136,9 +137,9 @@ def parse(record: Any, program: str, words: Sequence[str], description: str) -> 
         raise
 
 
-def default_workers(*, uses_torch: bool) -> int:
-    """Return how many tasks run at once: torch spreads one over the cores by itself, the kernels run one a core."""
-    return 1 if uses_torch else os.cpu_count() or 1
+def default_workers(device: str) -> int:
+    """Return how many tasks run at once: one a core, or one alone on a GPU."""
+    return (os.cpu_count() or 1) if device == "cpu" else 1
 
 
 def _flatten(box: str) -> str:

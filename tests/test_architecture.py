@@ -12,7 +12,7 @@ OURS = {"percolation", "lipschitz", "empirical", "paper_figs"}
 SETTINGS = {"pydantic", "xarray"}
 # floor by floor, what a package may import beside the standard library
 MAY_IMPORT = {
-    "percolation": {"numpy", "scipy", "numba", "joblib", "tqdm", "tyro"} | SETTINGS,
+    "percolation": {"numpy", "scipy", "numba", "joblib", "threadpoolctl", "tqdm", "tyro"} | SETTINGS,
     "lipschitz": {"numpy", "scipy", "torch"} | SETTINGS,
     "empirical": {"numpy", "scipy", "torch", "torchvision", "sklearn", "percolation", "lipschitz"} | SETTINGS,
     "paper_figs": {"numpy", "scipy", "matplotlib", "seaborn", "jinja2", "tqdm", "tyro", *OURS} | SETTINGS,

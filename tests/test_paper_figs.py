@@ -1,0 +1,137 @@
+"""Every figure, the page, and the command that makes them."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from paper_figs import __main__ as command
+from paper_figs import fig_bounds, style
+from paper_figs.plot import uncertain
+from percolation import campaign, picture
+
+OUTCOMES = {"holds", "holds with a correction", "fails", "open"}
+
+
+@pytest.fixture(scope="module")
+def runs_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+def finished(name, out):
+    plot = command.PLOTS[name]
+    settings = plot.settings["ci"]
+    if plot.with_data is not None:
+        settings = plot.with_data(settings, "digits")
+    return campaign.run(plot.experiment("cpu"), settings, out=out).dataset
+
+
+@pytest.mark.parametrize("name", command.PLOTS)
+def test_every_figure_draws_from_its_dataset_alone(name, runs_folder):
+    plot = command.PLOTS[name]
+    assert set(plot.settings) == set(command.PRESETS)
+    dataset = finished(name, runs_folder)
+    before = dataset.copy(deep=True)
+    first, second = plot.draw(dataset), plot.draw(dataset)
+    assert isinstance(first, Figure)
+    assert style.png(first) == style.png(second)
+    assert dataset.identical(before)
+    for axis in first.axes:
+        if axis.lines and axis.get_xticks().size and axis.axison:
+            labelled = axis.get_xlabel() or axis.get_title(loc="left") or axis.get_ylabel()
+            assert labelled, "an axis without a label or a panel name"
+    caption = plot.caption(dataset)
+    assert "nan" not in caption
+    assert len(caption) > 100
+    for verdict in plot.judge(dataset):
+        assert verdict.outcome in OUTCOMES
+        assert re.search(r"\d", verdict.measured), "a verdict without a number"
+        assert "nan" not in verdict.measured
+
+
+def test_report_is_one_page_with_every_section_and_nothing_from_elsewhere(runs_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    command.main(["report", "--preset", "ci", "--out", str(runs_folder), "--json"])
+    summary = json.loads(capsys.readouterr().out)
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert summary["page"] == "report/index.html"
+    for name in (*command.PLOTS, "claims", "provenance"):
+        assert f'id="{name}"' in page
+    assert page.count("data:image/png;base64,") == len(command.PLOTS)
+    assert not re.search(r"""(src|href)=["'](?!#|data:)""", page)
+    for claim in summary["claims"]:
+        assert claim["outcome"] in OUTCOMES
+    assert set(summary["figures"]) == set(command.PLOTS)
+    for name in command.PLOTS:
+        assert (tmp_path / "report" / f"{name}.png").exists()
+        assert (tmp_path / "report" / f"{name}.pdf").exists()
+    # run again, it finds every run and makes the same figures
+    images = {name: (tmp_path / "report" / f"{name}.png").read_bytes() for name in command.PLOTS}
+    command.main(["report", "--preset", "ci", "--out", str(runs_folder)])
+    assert str(tmp_path / "report" / "index.html") in capsys.readouterr().out
+    for name, image in images.items():
+        assert (tmp_path / "report" / f"{name}.png").read_bytes() == image
+
+
+def test_single_figures_by_name(runs_folder, tmp_path, capsys):
+    command.main(["fig08", "cover", "--preset", "ci", "--out", str(runs_folder), "--to", str(tmp_path)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cover.pdf", "cover.png", "fig08.pdf", "fig08.png"]
+    assert "fig08.png" in capsys.readouterr().out
+
+
+def test_seed_and_preset_reach_the_settings():
+    options = command.Options(names=("fig08",), preset="ci", seed=7)
+    settings = command._settings(command.PLOTS["fig08"], options)
+    assert settings == picture.Settings(shape=(64, 64), seed=7)
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("fig99", "name must be report or one of bounds, cover, fig08, scaling, fig06, fig09, fig10, got fig99"),
+        ("report fig08", "got report"),
+        ("", "got nothing"),
+        ("fig08 --preset huge", "--preset"),
+        ("fig08 --seed -1", "seed"),
+        ("fig09 --data /nowhere.npz", "/nowhere.npz"),
+        ("fig08 --to /proc/nowhere", "cannot use /proc/nowhere"),
+        ("fig08 --device tpu", "--device"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_status_two(line, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        command.main(line.split())
+    assert stopped.value.code == 2
+    complaint = [text for text in capsys.readouterr().err.strip().splitlines() if text.startswith("paper_figs:")]
+    assert len(complaint) == 1
+    assert message in complaint[0]
+
+
+def test_the_module_runs_as_a_program(tmp_path):
+    line = [sys.executable, "-m", "paper_figs", "fig08", "--preset", "ci", "--json"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert list(json.loads(done.stdout)["figures"]) == ["fig08"]
+    assert done.stderr == ""
+
+
+def test_random_matrix_line_meets_the_norms_of_large_gaussian_matrices():
+    rng = np.random.default_rng(0)
+    n, d, gain = 400, 100, 1.5
+    first = np.linalg.norm(rng.standard_normal((n, d)) / np.sqrt(d), 2)
+    hidden = np.linalg.norm(gain * rng.standard_normal((n, n)) / np.sqrt(n), 2)
+    last = np.linalg.norm(gain * rng.standard_normal((1, n)) / np.sqrt(n), 2)
+    expected = float(fig_bounds.random_matrix_product(np.array(3), n, d, gain))
+    assert first * hidden * last / np.sqrt(2 * np.pi) == pytest.approx(expected, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    "value, error, text",
+    [(0.44628, 0.00021, "0.4463(2)"), (1.5, 0.0, "1.5"), (12.3, 0.97, "12(1)"), (0.1025, 0.0022, "0.103(2)")],
+)
+def test_uncertain_writes_the_error_in_brackets(value, error, text):
+    assert uncertain(value, error) == text
