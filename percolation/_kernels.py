@@ -238,3 +238,54 @@ def label_components(
         elif parents[site] >= 0:
             parents[site] = parents[parents[site]]
     return n_components
+
+
+@jit
+def measure_components(
+    labels: np.ndarray,
+    numbers: np.ndarray,
+    shape: np.ndarray,
+    sizes: np.ndarray,
+    firsts: np.ndarray,
+    low_faces: np.ndarray,
+    high_faces: np.ndarray,
+) -> None:
+    """Write each component's size, the label of its first site, and which faces it touches, bit i for axis i.
+
+    ``labels`` and ``numbers`` are flat as in :func:`label_components`; the other arrays have an entry a component and
+    are zero. ``shape`` has at most 64 axes.
+    """
+    n_axes = shape.size
+    length = shape[n_axes - 1]
+    position = np.zeros(n_axes, dtype=np.int64)
+    last_axis = np.uint64(1) << np.uint64(n_axes - 1)
+    for start in range(0, labels.size, length):
+        low = np.uint64(0)
+        high = np.uint64(0)
+        is_known = False
+        for site in range(start, start + length):
+            number = numbers[site]
+            if number < 0:
+                continue
+            if not is_known:
+                is_known = True
+                for axis in range(n_axes - 1):
+                    bit = np.uint64(1) << np.uint64(axis)
+                    if position[axis] == 0:
+                        low |= bit
+                    if position[axis] == shape[axis] - 1:
+                        high |= bit
+            if sizes[number] == 0:
+                firsts[number] = labels[site]
+            sizes[number] += 1
+            low_faces[number] |= low
+            high_faces[number] |= high
+            if site == start:
+                low_faces[number] |= last_axis
+            if site == start + length - 1:
+                high_faces[number] |= last_axis
+        for axis in range(n_axes - 2, -1, -1):
+            position[axis] += 1
+            if position[axis] < shape[axis]:
+                break
+            position[axis] = 0

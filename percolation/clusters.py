@@ -96,18 +96,9 @@ def label_clusters(labels: ArrayLike, *, periodic: bool | Sequence[bool] = False
     numbers: Integers = np.empty(flat.size, dtype=np.int32 if flat.size < 2**31 else np.int64)
     shape = np.array(array.shape, dtype=np.int64)
     n_clusters = _kernels.label_components(flat, shape, np.array(axes, dtype=np.bool_), reach, numbers)
-    sizes = np.bincount(numbers[numbers >= 0], minlength=n_clusters)
-    sites = np.flatnonzero(numbers >= 0)[::-1]
-    firsts = np.zeros(n_clusters, dtype=np.int64)
-    firsts[numbers[sites]] = flat[sites]  # the last assignment, so each cluster's first site, is the one that stays
-    shaped = numbers.reshape(array.shape)
-    return Clusters(numbers=shaped, sizes=sizes, labels=firsts, spans=_spans(shaped, n_clusters))
-
-
-def _spans(numbers: Integers, n_clusters: int) -> NDArray[np.bool_]:
-    """Return for each cluster and axis whether it touches both faces."""
-    spans = np.zeros((n_clusters, numbers.ndim), dtype=np.bool_)
-    for axis in range(numbers.ndim):
-        both = np.intersect1d(numbers.take(0, axis=axis), numbers.take(-1, axis=axis))
-        spans[both[both >= 0], axis] = True
-    return spans
+    sizes, firsts = np.zeros((2, n_clusters), dtype=np.int64)
+    low_faces, high_faces = np.zeros((2, n_clusters), dtype=np.uint64)
+    _kernels.measure_components(flat, numbers, shape, sizes, firsts, low_faces, high_faces)
+    axes_bits = np.uint64(1) << np.arange(array.ndim, dtype=np.uint64)
+    spans = ((low_faces & high_faces)[:, None] & axes_bits) != 0
+    return Clusters(numbers=numbers.reshape(array.shape), sizes=sizes, labels=firsts, spans=spans)

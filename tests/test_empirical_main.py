@@ -11,7 +11,19 @@ from empirical import data
 from empirical.__main__ import COMMANDS
 from percolation.commandline import main
 
-UNTRAINED = ["untrained", "--network", "convnet", "--threshold", "0.2", "--delta", "0.4", "--n-points", "32"]
+UNTRAINED = [
+    "untrained",
+    "--network",
+    "convnet",
+    "--threshold",
+    "0.2",
+    "--delta",
+    "0.4",
+    "--n-points",
+    "32",
+    "--n-pairs",
+    "1",
+]
 EVOLUTION = ["evolution", "--network", "convnet", "--threshold", "0.5", "--n-points", "11", "--batch-stages", "0", "1"]
 
 
