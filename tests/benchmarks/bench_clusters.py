@@ -1,4 +1,6 @@
-"""Speed of cluster labelling beside scipy.ndimage.label, near the threshold, in one run on one core."""
+"""Speed of cluster labelling beside scipy.ndimage.label, near the threshold, in one run on one core:
+python -m pytest -s tests/benchmarks/bench_clusters.py
+"""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Speed of growth on Z^d: python -m pytest tests/benchmarks --benchmark-only (one core; the machine idle)."""
+"""Speed of growth on Z^d: python -m pytest -s tests/benchmarks/bench_growth.py (one core; idle machine)."""
 
 import numpy as np
 import pytest
