@@ -157,3 +157,39 @@ def cross_entropy_by_logits(logits: np.ndarray, target: int) -> float:
     """Minus the logarithm of the softmax of the target, in float64."""
     shifted = logits.astype(np.float64) - logits.max()
     return float(np.log(np.exp(shifted).sum()) - shifted[target])
+
+
+def crossing_axes(
+    shape: tuple[int, ...], periodic: Sequence[bool], sites: Sequence[int], bonds: Sequence[tuple[int, int]]
+) -> list[bool]:
+    """Whether some cluster joins both faces of an open axis or wraps around a periodic one, by unrolling each cluster.
+
+    ``bonds`` are (site, axis), leading one step up the axis. A cluster is laid out on the infinite lattice breadth
+    first; a site met again elsewhere than where it was laid shows a way around.
+    """
+    found = [False] * len(shape)
+    graph: nx.DiGraph = nx.DiGraph()
+    graph.add_nodes_from(sites)
+    for site, axis in bonds:
+        place = list(np.unravel_index(site, shape))
+        place[axis] = (place[axis] + 1) % shape[axis]
+        other = int(np.ravel_multi_index(place, shape))
+        graph.add_edge(site, other, step=(axis, 1))
+        graph.add_edge(other, site, step=(axis, -1))
+    for cluster in nx.weakly_connected_components(graph):
+        start = min(cluster)
+        laid = {start: (0,) * len(shape)}
+        queue = [start]
+        for site in queue:
+            for other, step in ((o, e["step"]) for o, e in graph[site].items()):
+                where = tuple(x + step[1] * (i == step[0]) for i, x in enumerate(laid[site]))
+                if other not in laid:
+                    laid[other] = where
+                    queue.append(other)
+                for axis, (a, b) in enumerate(zip(laid[other], where, strict=True)):
+                    found[axis] |= a != b and periodic[axis]
+        places = np.array([np.unravel_index(site, shape) for site in cluster])
+        for axis, length in enumerate(shape):
+            column = places[:, axis]
+            found[axis] |= not periodic[axis] and 0 in column and length - 1 in column
+    return found

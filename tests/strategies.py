@@ -92,3 +92,33 @@ def linear_classifiers(draw: st.DrawFn, *, max_gain: float = 3.0) -> nn.Module:
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=gain / 7, generator=generator)
     return network
+
+
+@dataclass(frozen=True)
+class OccupationOrder:
+    """A small lattice and the order in which its sites, or bonds, are occupied."""
+
+    shape: tuple[int, ...]
+    periodic: tuple[bool, ...]
+    by_bond: bool
+    order: tuple[int, ...]
+
+
+@st.composite
+def occupation_orders(draw: st.DrawFn) -> OccupationOrder:
+    """Lattices of one to three axes, at least 3 along a periodic one, with a permutation of sites or bonds."""
+    n_axes = draw(st.integers(1, 3))
+    periodic = tuple(draw(st.lists(st.booleans(), min_size=n_axes, max_size=n_axes)))
+    longest = {1: 8, 2: 4, 3: 3}[n_axes]
+    shape = tuple(draw(st.integers(3 if around else 1, longest)) for around in periodic)
+    by_bond = draw(st.booleans())
+    elements = list(range(int(np.prod(shape))))
+    if by_bond:
+        sites = np.arange(int(np.prod(shape))).reshape(shape)
+        starts = [
+            sites if around else sites.take(range(shape[axis] - 1), axis=axis) for axis, around in enumerate(periodic)
+        ]
+        elements = [int(n_axes * site + axis) for axis in range(n_axes) for site in starts[axis].ravel()]
+    return OccupationOrder(
+        shape=shape, periodic=periodic, by_bond=by_bond, order=tuple(draw(st.permutations(elements)))
+    )
