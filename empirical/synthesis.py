@@ -3,7 +3,7 @@
 An input is optimised by Adam so that a fixed network gives it a chosen class with a cross-entropy below a threshold.
 Many inputs share the batches, each with its own state: one that has reached the threshold leaves, the batch shrinks,
 and what a row becomes does not depend on its companions, beyond the last bits that a network's batched arithmetic
-leaves open (measured: about 1e-6 of a loss after one step).
+leaves open (measured on a ResNet18, alone against eight rows: losses within 1e-6 over 100 steps, pixels within 0.005).
 
 The high-frequency penalty is the anisotropic total variation: the sum over channels and pixels of the absolute
 differences of neighbouring pixels, as the authors' code has it.

@@ -5,7 +5,7 @@ and C without, the loss on the straight segment between them (the primary curve)
 barriers, round after round (secondary, tertiary), until the whole path is below delta.
 
 The bypass has no penalties here, as in the authors' code for untrained networks. Those of App. B (0.1 mean squared
-distance) are made for natural images: an untrained network's optimal inputs are a hundred times their first noise, a
+distance) are made for natural images: an untrained network's optimal inputs are some 250 times their first noise, a
 bypass point moves by about 0.6 a pixel, and the penalty then holds its loss above 0.009 (measured), far above delta.
 """
 

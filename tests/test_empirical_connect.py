@@ -10,14 +10,15 @@ from empirical import connect, models
 
 
 class _Ridge(nn.Module):
-    """Class 0 is lost on a ball around the origin: loss ln(1 + e^h), h = 4 - |x|^2 weighed by axis."""
+    """Class 0 is lost on a ball around a centre: loss ln(1 + e^h), h = 4 - |x - centre|^2 weighed by axis."""
 
-    def __init__(self):
+    def __init__(self, centre=0.0):
         super().__init__()
+        self.centre = centre
         self.weight = nn.Parameter(torch.linspace(0.5, 1.5, 48).reshape(3, 4, 4))
 
     def forward(self, x):
-        hill = 4 - (self.weight * x.square()).sum(dim=(1, 2, 3))
+        hill = 4 - (self.weight * (x - self.centre).square()).sum(dim=(1, 2, 3))
         return torch.stack([torch.zeros_like(hill), hill], dim=1)
 
 
@@ -94,11 +95,11 @@ def test_bypass_points_that_did_not_arrive_are_counted():
 
 
 def test_the_penalty_on_distance_keeps_the_bypass_nearer():
-    starts, ends = _ends(1)
+    starts, ends = (5 + inputs for inputs in _ends(1))  # far from the black image
     moves = []
     for mse in (0.0, 10.0):
         options = OPTIONS | {"mse": mse}
-        (one,) = connect.connect(_Ridge(), starts, ends, torch.tensor([0]), max_rounds=1, **options)
+        (one,) = connect.connect(_Ridge(5.0), starts, ends, torch.tensor([0]), max_rounds=1, **options)
         b = starts[0] + one.curves[0].barrier_alpha * (ends[0] - starts[0])
         moves.append((one.paths[1][1] - b).norm().item())
     assert moves[1] < moves[0]

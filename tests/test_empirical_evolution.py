@@ -98,6 +98,15 @@ def test_a_stage_does_not_depend_on_the_other_stages(finished, tmp_path):
     assert np.array_equal(alone.dataset["loss"].values[0, 0], finished.dataset["loss"].values[0, 2])
 
 
+def test_stages_asked_for_out_of_order_are_the_same(finished):
+    whole = evolution.experiment("cpu")
+    tasks = list(whole.tasks(TINY).items())
+    for i in (5, 1, 2, 0):
+        key, task = tasks[i]
+        found = whole.run_task(TINY, task, campaign.seed_sequence(TINY.seed, key))
+        assert np.array_equal(found["loss"], finished.dataset["loss"].values[divmod(i, 3)])
+
+
 def test_an_epoch_is_its_batches(finished, tmp_path):
     # 1442 training images in batches of 200: eight an epoch
     settings = TINY.model_copy(update={"n_trainings": 1, "n_pairs": 1})

@@ -60,6 +60,7 @@ def test_training_is_lazy_and_stops_in_evaluation_mode(digits):
     )
     assert next(stops) == 1
     assert not network.training
+    assert network[1].num_batches_tracked == 1  # batch norm has seen the batch
 
 
 def test_two_epochs_teach_the_digits(digits):
