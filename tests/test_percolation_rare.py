@@ -59,3 +59,10 @@ def test_bad_input_is_named(change, message):
     good = {"p": 0.2, "dimension": 5, "n_samples": 100, "max_sites": 10}
     with pytest.raises(ValueError, match=message):
         rare.finite_probability(**(good | change), rng=np.random.default_rng(0))
+
+
+def test_imagenet_dimension_keeps_its_digits():
+    """2 (1-p)^(2d) at d = 150,528, p = 5e-4 is 8e-66; the next clusters are smaller by more than 60 orders."""
+    found = rare.finite_probability(5e-4, 150_528, n_samples=20, max_sites=100, rng=np.random.default_rng(4))
+    assert found.value == pytest.approx(float(meanfield.isolated(5e-4, 2 * 150_528)), rel=1e-9)
+    assert found.standard_error < 1e-9 * found.value
