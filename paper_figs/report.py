@@ -79,8 +79,4 @@ def write(path: Path, sections: Sequence[Section], *, preset: str, out: Path, re
         commit=record["commit"],
         versions=", ".join(f"{name} {version}" for name, version in record["versions"].items()),
     )
-    runs.write(path, lambda part: _write(part, text))
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    runs.write(path, lambda part: part.write_text(text, encoding="utf-8"))

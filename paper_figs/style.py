@@ -115,13 +115,9 @@ def save(figure: Figure, folder: Path, name: str) -> Path:
         If a file cannot be written.
     """
     image = png(figure)
-    runs.write(folder / f"{name}.png", lambda part: _write(part, image))
+    runs.write(folder / f"{name}.png", lambda part: part.write_bytes(image))
     with mpl.rc_context(STYLE):
         buffer = io.BytesIO()
         figure.savefig(buffer, format="pdf", metadata={"CreationDate": None, "Producer": None, "Creator": None})
-    runs.write(folder / f"{name}.pdf", lambda part: _write(part, buffer.getvalue()))
+    runs.write(folder / f"{name}.pdf", lambda part: part.write_bytes(buffer.getvalue()))
     return folder / f"{name}.png"
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)

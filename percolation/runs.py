@@ -73,7 +73,7 @@ def open_folder(out: Path, name: str, version: int, settings: BaseModel) -> Path
     return folder
 
 
-def write(path: Path, save: Callable[[Path], None]) -> None:
+def write(path: Path, save: Callable[[Path], object]) -> None:
     """Call ``save`` on a file beside ``path`` and rename it to ``path``; nothing half-written stays behind.
 
     Raises
@@ -93,7 +93,7 @@ def write(path: Path, save: Callable[[Path], None]) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write ``content`` as JSON, numbers that are not finite as null."""
-    write(path, lambda part: _write_text(part, as_json(content) + "\n"))
+    write(path, lambda part: part.write_text(as_json(content) + "\n"))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -118,10 +118,6 @@ def as_json(content: Any) -> str:
     return json.dumps(_plain(content), indent=2, allow_nan=False)
 
 
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text)
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
@@ -136,11 +132,7 @@ def _plain(value: Any) -> Any:
 
 def write_dataset(path: Path, dataset: xr.Dataset) -> None:
     """Write ``dataset`` as netCDF 4."""
-    write(path, lambda part: _save_netcdf(part, dataset))
-
-
-def _save_netcdf(path: Path, dataset: xr.Dataset) -> None:
-    dataset.to_netcdf(path, engine="h5netcdf")
+    write(path, lambda part: dataset.to_netcdf(part, engine="h5netcdf"))
 
 
 def read_dataset(path: Path) -> xr.Dataset:

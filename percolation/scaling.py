@@ -22,7 +22,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import xarray as xr
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from percolation import growth, meanfield, rare
 from percolation.campaign import Arrays, Experiment
@@ -45,6 +45,13 @@ class Settings(BaseModel):
     samples: int = Field(20_000, ge=100, le=10**9, description="clusters grown for each delta and dimension")
     max_sites: int = Field(5_000, ge=100, le=10**8, description="a cluster of so many sites is taken for infinite")
     seed: int = Field(0, ge=0, description="seed of the run")
+
+    @field_validator("deltas", "dimensions")
+    @classmethod
+    def _differ(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError("be without repetition")
+        return values
 
 
 PRESETS = {

@@ -114,6 +114,7 @@ def test_lattice_ranks_clusters_by_size(tmp_path):
         ("scaling --dimensions 1", "dimensions[0] must be greater than or equal to 2, got 1"),
         ("scaling --samples 3", "samples must be greater than or equal to 100, got 3"),
         ("scaling --samples many", "--samples: invalid literal"),
+        ("scaling --deltas 0.2 0.2", "deltas must be without repetition, got (0.2, 0.2)"),
         ("scaling --workers 0", "--workers must be at least 1, got 0"),
         ("scaling --seed -1", "seed must be greater than or equal to 0, got -1"),
         ("scaling --sample 3", "Unrecognized options: --sample"),
