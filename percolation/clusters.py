@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from percolation import _kernels
+from percolation._kernels import labelling
 
 Integers = NDArray[np.signedinteger[Any]]
 
@@ -95,10 +95,10 @@ def label_clusters(labels: ArrayLike, *, periodic: bool | Sequence[bool] = False
         flat = flat.astype(np.int64)
     numbers: Integers = np.empty(flat.size, dtype=np.int32 if flat.size < 2**31 else np.int64)
     shape = np.array(array.shape, dtype=np.int64)
-    n_clusters = _kernels.label_components(flat, shape, np.array(axes, dtype=np.bool_), reach, numbers)
+    n_clusters = labelling.label_components(flat, shape, np.array(axes, dtype=np.bool_), reach, numbers)
     sizes, firsts = np.zeros((2, n_clusters), dtype=np.int64)
     low_faces, high_faces = np.zeros((2, n_clusters), dtype=np.uint64)
-    _kernels.measure_components(flat, numbers, shape, sizes, firsts, low_faces, high_faces)
+    labelling.measure_components(flat, numbers, shape, sizes, firsts, low_faces, high_faces)
     axes_bits = np.uint64(1) << np.arange(array.ndim, dtype=np.uint64)
     spans = ((low_faces & high_faces)[:, None] & axes_bits) != 0
     return Clusters(numbers=numbers.reshape(array.shape), sizes=sizes, labels=firsts, spans=spans)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from percolation import _kernels
+from percolation._kernels import growth as kernels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +83,7 @@ def grow(p: float, dimension: int, *, n_samples: int, max_sites: int, rng: np.ra
     table = np.zeros(1 << int(2 * max_sites - 1).bit_length(), dtype=np.uint64)
     sizes = np.empty(n_samples, dtype=np.int64)
     with np.errstate(over="ignore"):
-        n_tested = _kernels.grow(salts, threshold(p), steps, max_sites, table, sizes)
+        n_tested = kernels.grow(salts, threshold(p), steps, max_sites, table, sizes)
     return Growth(p=p, dimension=dimension, max_sites=max_sites, sizes=sizes, n_tested=int(n_tested))
 
 

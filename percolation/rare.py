@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from percolation import _kernels, growth, meanfield
+from percolation import growth, meanfield
+from percolation._kernels import growth as kernels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +97,7 @@ def finite_probability(
     sizes = np.empty(n_samples, dtype=np.int64)
     perimeters = np.empty(n_samples, dtype=np.int64)
     with np.errstate(over="ignore"):
-        _kernels.grow_with_perimeter(salts, growth.threshold(sampling), steps, max_sites, sizes, perimeters)
+        kernels.grow_with_perimeter(salts, growth.threshold(sampling), steps, max_sites, sizes, perimeters)
     log_site = np.log(p / sampling) if sampling > 0 else 0.0  # at p' = 0 every cluster is one site
     log_perimeter = np.log1p(-p) - np.log1p(-sampling)
     logs = np.where(sizes < max_sites, (sizes - 1) * log_site + perimeters * log_perimeter, -np.inf)

@@ -22,7 +22,7 @@ import numpy as np
 import scipy.special
 from numpy.typing import ArrayLike, NDArray
 
-from percolation import _kernels
+from percolation._kernels import sweep as kernels
 
 Floats = NDArray[np.float64]
 
@@ -164,7 +164,7 @@ def microcanonical(
     squares = np.empty(n_states)
     crossed_at = np.empty(shape.size, dtype=np.int64)
     nodes = np.empty((int(shape.prod()), 2 + shape.size), dtype=np.int32)
-    _kernels.sweep(order, by_bond, shape, periodic, nodes, largest, second, squares, crossed_at)
+    kernels.sweep(order, by_bond, shape, periodic, nodes, largest, second, squares, crossed_at)
     return largest, second, squares, crossed_at
 
 

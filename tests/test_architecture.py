@@ -20,7 +20,10 @@ MAY_IMPORT = {
 # Only the outermost layer of lipschitz knows the frame that runs experiments, which lives in percolation.
 EXCEPTIONS = {("lipschitz/__main__.py", "percolation")}
 # Which modules may use a library that loads slowly or draws; everything else stays free of it.
-ONLY_IN = {"numba": {"percolation/_kernels.py"}, "tyro": {"percolation/commandline.py", "paper_figs/__main__.py"}}
+ONLY_IN = {
+    "numba": {"percolation/_kernels/compiler.py"},
+    "tyro": {"percolation/commandline.py", "paper_figs/__main__.py"},
+}
 
 
 def imports(path):

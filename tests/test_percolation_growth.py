@@ -11,7 +11,8 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from percolation import _kernels, growth, meanfield
+from percolation import growth, meanfield
+from percolation._kernels import growth as kernels
 
 
 @pytest.mark.parametrize("p, dimension", [(0.3, 1), (0.4, 2), (0.2, 3), (0.15, 5), (0.0576, 10), (0.02, 40)])
@@ -72,7 +73,7 @@ def test_growth_is_the_cluster_of_the_lattice_that_the_hash_defines(dimension, p
 
 def test_the_mixing_function_is_even_in_every_bit_and_for_neighbouring_keys():
     with np.errstate(over="ignore"):
-        words = np.array([_kernels.mix(key) for key in np.arange(1, 20_001, dtype=np.uint64)], np.uint64)
+        words = np.array([kernels.mix(key) for key in np.arange(1, 20_001, dtype=np.uint64)], np.uint64)
     high = (words >> np.uint64(32)).astype(np.float64) / 2**32
     assert scipy.stats.kstest(high, "uniform").pvalue > 1e-6
     pairs = np.corrcoef(high[:-1], high[1:])[0, 1]
