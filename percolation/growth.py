@@ -12,13 +12,22 @@ DOI 10.1103/PhysRevE.67.036101.
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeVar
 
+import joblib
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from percolation._kernels import growth as kernels
+
+Words = NDArray[np.uint64]
+Neighbourhood = Literal["face", "corner"]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +39,9 @@ class Growth:
     p : float
         Occupation probability.
     dimension : int
-        d; a site has 2 d neighbours.
+        d.
+    n_neighbours : int
+        Neighbours of a site, 2 d or 3^d - 1.
     max_sites : int
         Where growth was stopped.
     sizes : array of int64, shape (n_samples,)
@@ -41,12 +52,55 @@ class Growth:
 
     p: float
     dimension: int
+    n_neighbours: int
     max_sites: int
     sizes: NDArray[np.int64]
     n_tested: int
 
 
-def grow(p: float, dimension: int, *, n_samples: int, max_sites: int, rng: np.random.Generator) -> Growth:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proportion:
+    """An estimated probability, the ends of its interval, and an upper bound of its bias by truncation."""
+
+    value: float
+    low: float
+    high: float
+    truncation_bound: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """Whether two given occupied sites of Z^d are connected, in independent lattices.
+
+    Parameters
+    ----------
+    p : float
+        Occupation probability.
+    displacement : tuple of int
+        From one site to the other; its length is d.
+    max_sites : int
+        Where growth from either end was stopped.
+    distances : array of int64, shape (n_samples,)
+        The chemical distance, the steps of the shortest path over occupied sites; -1 where the sites are in different
+        clusters; -2 where both clusters reached ``max_sites`` before they met, and are taken for the infinite one.
+    """
+
+    p: float
+    displacement: tuple[int, ...]
+    max_sites: int
+    distances: NDArray[np.int64]
+
+
+def grow(
+    p: float,
+    dimension: int,
+    *,
+    n_samples: int,
+    max_sites: int,
+    rng: np.random.Generator,
+    neighbourhood: Neighbourhood = "face",
+    n_workers: int | None = None,
+) -> Growth:
     """Grow the cluster of an occupied site of Z^d, ``n_samples`` times.
 
     Parameters
@@ -61,6 +115,10 @@ def grow(p: float, dimension: int, *, n_samples: int, max_sites: int, rng: np.ra
         A cluster of that many sites is stopped and taken for infinite; at least 2.
     rng : numpy.random.Generator
         Chooses the lattices.
+    neighbourhood : {"face", "corner"}
+        Neighbouring cubes share a face (2 d of them), or at least a corner (3^d - 1, for d up to 12).
+    n_workers : int, optional
+        Threads; one a core by default. Changes no number.
 
     Raises
     ------
@@ -69,8 +127,8 @@ def grow(p: float, dimension: int, *, n_samples: int, max_sites: int, rng: np.ra
 
     Notes
     -----
-    Time is 2 d tests a site; memory is about 32 bytes times ``max_sites``. Two of the n sites of one cluster share a
-    key, and one of them is lost, with probability about n^2 / 2^65.
+    Time is one test a neighbour and site; memory is about 24 to 40 bytes times ``max_sites``, for each worker. Two of
+    the n sites of one cluster share a key, and one of them is lost, with probability about n^2 / 2^65.
 
     Examples
     --------
@@ -79,19 +137,112 @@ def grow(p: float, dimension: int, *, n_samples: int, max_sites: int, rng: np.ra
     [1, 1, 1, 1]
     """
     check(p, dimension, n_samples=n_samples, max_sites=max_sites)
-    salts, steps = lattice(dimension, n_samples, rng)
-    table = np.zeros(1 << int(2 * max_sites - 1).bit_length(), dtype=np.uint64)
+    salts, steps = lattice(dimension, n_samples, rng, neighbourhood)
     sizes = np.empty(n_samples, dtype=np.int64)
+
+    def work(part: slice) -> int:
+        table = np.zeros(1 << int(2 * max_sites - 1).bit_length(), dtype=np.uint64)
+        with np.errstate(over="ignore"):
+            return int(kernels.grow(salts[part], threshold(p), steps, max_sites, table, sizes[part]))
+
+    n_tested = sum(_in_threads(work, n_samples, n_workers))
+    return Growth(
+        p=p, dimension=dimension, n_neighbours=steps.size, max_sites=max_sites, sizes=sizes, n_tested=n_tested
+    )
+
+
+def connect(
+    p: float,
+    displacement: Sequence[int],
+    *,
+    n_samples: int,
+    max_sites: int,
+    rng: np.random.Generator,
+    neighbourhood: Neighbourhood = "face",
+    n_workers: int | None = None,
+) -> Connection:
+    """Grow from two given occupied sites of Z^d until their clusters meet, ``n_samples`` times.
+
+    Both ends grow breadth first, the smaller frontier next, so that the first contact is on a shortest path.
+
+    Parameters
+    ----------
+    p : float
+        Occupation probability of every other site, in [0, 1].
+    displacement : sequence of int, shape (d,)
+        From one site to the other, not zero.
+    n_samples : int
+        Independent lattices, at least 1.
+    max_sites : int
+        A cluster of that many sites is stopped; at least 2.
+    rng, neighbourhood, n_workers
+        As for :func:`grow`.
+
+    Raises
+    ------
+    ValueError
+        If an argument lies outside its range.
+
+    Examples
+    --------
+    >>> connect(1.0, (2, -1), n_samples=1, max_sites=100, rng=np.random.default_rng(0)).distances.tolist()
+    [3]
+    """
+    steps_between = np.asarray(displacement)
+    if steps_between.ndim != 1 or not np.issubdtype(steps_between.dtype, np.integer) or not np.any(steps_between):
+        raise ValueError(f"displacement must be whole numbers, one an axis, not all zero, got {displacement!r}")
+    check(p, steps_between.size, n_samples=n_samples, max_sites=max_sites)
+    salts, steps, forward = _generators(steps_between.size, n_samples, rng, neighbourhood)
+    distances = np.empty(n_samples, dtype=np.int64)
     with np.errstate(over="ignore"):
-        n_tested = kernels.grow(salts, threshold(p), steps, max_sites, table, sizes)
-    return Growth(p=p, dimension=dimension, max_sites=max_sites, sizes=sizes, n_tested=int(n_tested))
+        target = np.uint64(1) + (steps_between.astype(np.int64).astype(np.uint64) * forward).sum(dtype=np.uint64)
+
+    def work(part: slice) -> None:
+        table = np.zeros(1 << int(4 * max_sites - 1).bit_length(), dtype=np.uint64)
+        marks = np.zeros(table.size, dtype=np.int32)
+        with np.errstate(over="ignore"):
+            kernels.connect(salts[part], threshold(p), np.sort(steps), target, max_sites, table, marks, distances[part])
+
+    _in_threads(work, n_samples, n_workers)
+    return Connection(p=p, displacement=tuple(int(x) for x in steps_between), max_sites=max_sites, distances=distances)
 
 
-def lattice(dimension: int, n_samples: int, rng: np.random.Generator) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Return a salt for every sample, and the 2 d key differences from a site of Z^d to its neighbours."""
+def lattice(
+    dimension: int, n_samples: int, rng: np.random.Generator, neighbourhood: Neighbourhood = "face"
+) -> tuple[Words, Words]:
+    """Return a salt for every sample, and the key differences from a site of Z^d to its neighbours.
+
+    Raises
+    ------
+    ValueError
+        If the neighbourhood is unknown, or has too many sites.
+    """
+    salts, steps, _ = _generators(dimension, n_samples, rng, neighbourhood)
+    return salts, steps
+
+
+def _generators(
+    dimension: int, n_samples: int, rng: np.random.Generator, neighbourhood: Neighbourhood
+) -> tuple[Words, Words, Words]:
+    """Return salts, the steps to all neighbours, and the steps along the axes."""
     salts = rng.integers(0, 2**64, size=n_samples, dtype=np.uint64)
     forward = rng.integers(0, 2**64, size=dimension, dtype=np.uint64) | np.uint64(1)
-    return salts, np.concatenate([forward, ~forward + np.uint64(1)])
+    if neighbourhood == "face":
+        return salts, np.concatenate([forward, ~forward + np.uint64(1)]), forward
+    if neighbourhood != "corner":
+        raise ValueError(f"neighbourhood must be face or corner, got {neighbourhood}")
+    if dimension > 12:
+        raise ValueError(f"dimension must be at most 12 for the 3^d - 1 neighbours at a corner, got {dimension}")
+    moves = np.array(list(itertools.product((0, 1, -1), repeat=dimension))[1:], dtype=np.int64)
+    return salts, (moves.astype(np.uint64) * forward).sum(axis=1, dtype=np.uint64), forward
+
+
+def _in_threads(work: Callable[[slice], T], n_samples: int, n_workers: int | None) -> list[T]:
+    """Call ``work`` with as many parts of the samples as there are workers, side by side."""
+    count = min(n_workers or os.cpu_count() or 1, n_samples)
+    ends = [n_samples * i // count for i in range(count + 1)]
+    parts = [slice(*ends[i : i + 2]) for i in range(count)]
+    return list(joblib.Parallel(n_jobs=count, backend="threading")(joblib.delayed(work)(part) for part in parts))
 
 
 def threshold(p: float) -> np.uint64:
@@ -106,6 +257,39 @@ def check(p: float, dimension: int, *, n_samples: int, max_sites: int) -> None:
     for name, value, least in (("dimension", dimension, 1), ("n_samples", n_samples, 1), ("max_sites", max_sites, 2)):
         if value != int(value) or value < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, got {value}")
+
+
+def infinite_probability(growth: Growth, *, z: float = 1.0) -> Proportion:
+    """Return the share of clusters that were stopped: P(infinite), with Wilson's interval of ``z`` standard errors.
+
+    The value is too large by the finite clusters among them, at most its ``truncation_bound``.
+    """
+    stopped = int(np.count_nonzero(growth.sizes == growth.max_sites))
+    low, high = wilson_interval(stopped, growth.sizes.size, z=z)
+    return Proportion(value=stopped / growth.sizes.size, low=low, high=high, truncation_bound=truncation_bound(growth))
+
+
+def size_distribution(growth: Growth, sizes: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return P(an occupied site's cluster has at least n sites) for each n, and the binomial standard errors.
+
+    Parameters
+    ----------
+    growth : Growth
+        Clusters.
+    sizes : array_like of int
+        In [1, growth.max_sites], up to where truncation changes nothing.
+
+    Raises
+    ------
+    ValueError
+        If a size lies outside that range.
+    """
+    asked = np.asarray(sizes)
+    if asked.size == 0 or asked.min() < 1 or asked.max() > growth.max_sites:
+        raise ValueError(f"sizes must lie in [1, {growth.max_sites}], got {sizes!r}")
+    n = growth.sizes.size
+    share = 1 - np.searchsorted(np.sort(growth.sizes), asked, side="left") / n
+    return share, np.sqrt(share * (1 - share) / n)
 
 
 def wilson_interval(count: float, n_samples: int, *, z: float) -> tuple[float, float]:
@@ -145,8 +329,8 @@ def truncation_bound(growth: Growth, *, z: float = 2.0) -> float:
 
     Above the threshold the tail of finite sizes falls at least as fast as at criticality, where P(size >= r n) is half
     of P(size >= n) (:func:`window_ratio`). So the tail beyond ``max_sites`` is at most what lies in the window
-    [max_sites / r, max_sites), whose probability is counted and bounded by Wilson's interval. Where
-    (2d - 1) p < 1 there is no infinite cluster, and Markov's inequality on the mean size bounds it instead.
+    [max_sites / r, max_sites), whose probability is counted and bounded by Wilson's interval. Where (z - 1) p < 1, with
+    z neighbours, there is no infinite cluster, and Markov's inequality on the mean size bounds it instead.
 
     Parameters
     ----------
@@ -163,8 +347,8 @@ def truncation_bound(growth: Growth, *, z: float = 2.0) -> float:
     finite = growth.sizes < growth.max_sites
     window = finite & (growth.sizes >= growth.max_sites / window_ratio(growth.dimension))
     bound = wilson_interval(int(window.sum()), growth.sizes.size, z=z)[1]
-    branching = (2 * growth.dimension - 1) * growth.p
+    branching = (growth.n_neighbours - 1) * growth.p
     if branching < 1:
-        mean_size = 1 + 2 * growth.dimension * growth.p / (1 - branching)
+        mean_size = 1 + growth.n_neighbours * growth.p / (1 - branching)
         bound = min(bound, mean_size / growth.max_sites)
     return bound

@@ -95,12 +95,10 @@ def run_task(settings: Settings, task: tuple[float, int], seeds: np.random.SeedS
 def _count(settings: Settings, task: tuple[float, int], rng: np.random.Generator) -> Arrays:
     """Estimate the same by growing clusters and counting the finite ones."""
     p, dimension = task
-    grown = growth.grow(p, dimension, n_samples=settings.samples, max_sites=settings.max_sites, rng=rng)
-    count = int(np.count_nonzero(grown.sizes < settings.max_sites))
-    low, high = growth.wilson_interval(count, settings.samples, z=1)
-    ends = growth.wilson_interval(count, settings.samples, z=2)
-    bound = growth.truncation_bound(grown)
-    return _arrays(count / settings.samples, (high - low) / 2, ends, bound, settings.samples, is_sampled=False)
+    grown = growth.grow(p, dimension, n_samples=settings.samples, max_sites=settings.max_sites, rng=rng, n_workers=1)
+    one, two = (growth.infinite_probability(grown, z=z) for z in (1.0, 2.0))
+    error, ends = (one.high - one.low) / 2, (1 - two.high, 1 - two.low)
+    return _arrays(1 - one.value, error, ends, one.truncation_bound, settings.samples, is_sampled=False)
 
 
 def _arrays(

@@ -1,5 +1,6 @@
 """Growth on Z^d against exact probabilities, an explicit lattice, and itself without the compiler."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -40,6 +41,36 @@ def test_animal_counts_are_the_known_ones():
     assert [len(oracles.animals(3, n)) for n in (1, 2, 3, 4)] == [1, 6, 45, 344]  # OEIS A001931 times n
 
 
+def word_of(key, salt):
+    """The word of a key as the kernels have it, in Python's own integers."""
+    mixed = int(key) ^ int(salt)
+    mixed = ((mixed ^ (mixed >> 33)) * 0xFF51AFD7ED558CCD) % 2**64
+    return ((mixed ^ (mixed >> 29)) * 0xC4CEB9FE1A85EC53) % 2**64
+
+
+def search(salt, steps, p, moves, occupied=(), *, limit):
+    """Breadth-first distances from the origin, with coordinates, on the lattice that the hash defines."""
+    dimension = len(moves[0])
+    origin = (0,) * dimension
+    distances = {origin: 0}
+    queue = [origin]
+    for site in queue:
+        for move in moves:
+            other = tuple(x + m for x, m in zip(site, move, strict=True))
+            key = (1 + sum(x * int(g) for x, g in zip(other, steps[:dimension], strict=True))) % 2**64
+            is_occupied = other in occupied or word_of(key, salt) < int(growth.threshold(p))
+            if is_occupied and other not in distances:
+                distances[other] = distances[site] + 1
+                queue.append(other)
+        if len(distances) > limit:
+            break
+    return distances
+
+
+def faces(dimension):
+    return [tuple(sign * (i == axis) for i in range(dimension)) for axis in range(dimension) for sign in (1, -1)]
+
+
 @given(
     dimension=st.integers(1, 4),
     p=st.floats(0.05, 0.4),
@@ -48,27 +79,109 @@ def test_animal_counts_are_the_known_ones():
 def test_growth_is_the_cluster_of_the_lattice_that_the_hash_defines(dimension, p, seed):
     """Rebuild the same lattice with coordinates in Python and search it breadth first."""
     max_sites = 60
-    rng = np.random.default_rng(seed)
-    grown = growth.grow(p, dimension, n_samples=3, max_sites=max_sites, rng=rng)
+    grown = growth.grow(p, dimension, n_samples=3, max_sites=max_sites, rng=np.random.default_rng(seed))
     salts, steps = growth.lattice(dimension, 3, np.random.default_rng(seed))
-    word = 2**64
-    for salt, size in zip(salts.tolist(), grown.sizes.tolist(), strict=True):
-        found = {(0,) * dimension: 1}
-        queue = [(0,) * dimension]
-        for site in queue:
-            for axis in range(dimension):
-                for step in (1, -1):
-                    other = tuple(x + step * (i == axis) for i, x in enumerate(site))
-                    key = (1 + sum(x * int(g) for x, g in zip(other, steps[:dimension], strict=True))) % word
-                    mixed = key ^ salt
-                    mixed = ((mixed ^ (mixed >> 33)) * 0xFF51AFD7ED558CCD) % word
-                    mixed = ((mixed ^ (mixed >> 29)) * 0xC4CEB9FE1A85EC53) % word
-                    if mixed < int(growth.threshold(p)) and other not in found:
-                        found[other] = key
-                        queue.append(other)
-            if len(found) > 4 * max_sites:
-                break
+    for salt, size in zip(salts, grown.sizes.tolist(), strict=True):
+        found = search(salt, steps, p, faces(dimension), limit=4 * max_sites)
         assert size == min(len(found), max_sites)
+
+
+@given(p=st.floats(0.02, 0.1), seed=st.integers(0, 2**32))
+def test_growth_over_corners_is_the_cluster_of_all_26_neighbours(p, seed):
+    corners = [move for move in itertools.product((-1, 0, 1), repeat=3) if any(move)]
+    grown = growth.grow(
+        p, 3, n_samples=3, max_sites=60, rng=np.random.default_rng(seed), neighbourhood="corner", n_workers=1
+    )
+    salts, steps = growth.lattice(3, 3, np.random.default_rng(seed))  # its first draws are the same
+    assert grown.n_neighbours == 26
+    for salt, size in zip(salts, grown.sizes.tolist(), strict=True):
+        assert size == min(len(search(salt, steps, p, corners, limit=240)), 60)
+
+
+@given(
+    p=st.floats(0.1, 0.45),
+    displacement=st.lists(st.integers(-2, 2), min_size=1, max_size=3).filter(any),
+    seed=st.integers(0, 2**32),
+)
+def test_two_sites_are_connected_by_a_shortest_path(p, displacement, seed):
+    target, max_sites = tuple(displacement), 60
+    found = growth.connect(p, displacement, n_samples=3, max_sites=max_sites, rng=np.random.default_rng(seed))
+    salts, steps = growth.lattice(len(target), 3, np.random.default_rng(seed))
+    for salt, distance in zip(salts, found.distances.tolist(), strict=True):
+        whole = search(salt, steps, p, faces(len(target)), {target, (0,) * len(target)}, limit=400)
+        if distance == -2:
+            assert len(whole) >= max_sites
+        elif len(whole) <= 400 or target in whole:
+            assert distance == whole.get(target, -1)
+        else:  # the search gave up: the target is farther than it came, or in a small cluster of its own
+            assert distance == -1 or distance >= max(whole.values())
+
+
+def test_a_full_end_still_finds_the_shortest_path():
+    """At p = 1 the chemical distance is the sum of the steps, however early growth from an end is stopped."""
+    for displacement, max_sites in (((3, 2), 40), ((4, -1, 2), 300), ((1,), 2)):
+        found = growth.connect(1.0, displacement, n_samples=1, max_sites=max_sites, rng=np.random.default_rng(0))
+        assert found.distances[0] in (sum(map(abs, displacement)), -2)
+    assert growth.connect(1.0, (9, 9), n_samples=1, max_sites=5, rng=np.random.default_rng(0)).distances[0] == -2
+
+
+def test_neighbours_connect_with_certainty_and_next_neighbours_with_their_exact_probability_on_a_line():
+    rng = np.random.default_rng(11)
+    assert (growth.connect(0.0, (0, 1), n_samples=50, max_sites=9, rng=rng).distances == 1).all()
+    line = growth.connect(0.3, (3,), n_samples=20_000, max_sites=100, rng=rng)
+    assert set(np.unique(line.distances)) == {-1, 3}
+    count = int((line.distances == 3).sum())
+    assert scipy.stats.binomtest(count, 20_000, 0.09).pvalue > 1e-5  # both sites between: false alarm 1e-5
+
+
+def test_the_number_of_threads_changes_nothing():
+    def sizes(n_workers):
+        rng = np.random.default_rng(2)
+        grown = growth.grow(0.3, 3, n_samples=101, max_sites=300, rng=rng, n_workers=n_workers)
+        met = growth.connect(0.3, (2, 2, 1), n_samples=101, max_sites=300, rng=rng, n_workers=n_workers)
+        return grown.n_tested, grown.sizes.tolist(), met.distances.tolist()
+
+    assert sizes(1) == sizes(2) == sizes(7)
+
+
+def test_many_neighbours_are_tested_as_few_are():
+    """Blocks of vector instructions on one side, one by one on the other; the last block is not full."""
+    salts, steps = growth.lattice(77, 1, np.random.default_rng(0))
+    keys, words, more_keys, more_words = np.zeros((4, 300), dtype=np.uint64)
+    for p in (0.0, 0.003, 0.1, 1.0):
+        arguments = (np.uint64(12345), salts[0], growth.threshold(p), steps)
+        n = kernels.few_neighbours(*arguments, keys, words, 0)
+        assert n == kernels.many_neighbours(*arguments, more_keys, more_words, 0)
+        np.testing.assert_array_equal(keys[:n], more_keys[:n])
+        np.testing.assert_array_equal(words[:n], more_words[:n])
+        assert [int(word) for word in words[:n]] == [word_of(key, salts[0]) for key in keys[:n]]
+    assert n == 154
+
+
+def test_on_a_line_the_size_distribution_and_p_infinite_are_exact():
+    """A run of n or more sites through an occupied one: P(size >= n) = n p^(n-1) - (n-1) p^n."""
+    p, n_samples = 0.7, 40_000
+    grown = growth.grow(p, 1, n_samples=n_samples, max_sites=12, rng=np.random.default_rng(4))
+    n = np.arange(1, 13)
+    share, error = growth.size_distribution(grown, n)
+    exact = n * p ** (n - 1.0) - (n - 1) * p**n
+    # twelve tests at 5 standard errors: false alarm 7e-6
+    assert (np.abs(share - exact) <= 5 * np.sqrt(exact * (1 - exact) / n_samples)).all()
+    np.testing.assert_allclose(error, np.sqrt(share * (1 - share) / n_samples))
+    found = growth.infinite_probability(grown)
+    assert found.value == share[-1]
+    assert found.low < found.value < found.high
+    with pytest.raises(ValueError, match=r"sizes must lie in \[1, 12\], got 13"):
+        growth.size_distribution(grown, 13)
+
+
+def test_at_the_threshold_sizes_fall_with_the_mean_field_exponent():
+    """P(size >= n) ~ n^(2 - tau), tau = 5/2 above six dimensions; published p_c of d = 10."""
+    grown = growth.grow(0.0575929488, 10, n_samples=40_000, max_sites=10_000, rng=np.random.default_rng(12))
+    share, error = growth.size_distribution(grown, [100, 10_000])
+    slope = np.log(share[1] / share[0]) / np.log(100)
+    # 4 standard errors (false alarm 6e-5), and 0.02 for the corrections to scaling
+    assert abs(slope + 0.5) < 4 * np.hypot(*(error / share)) / np.log(100) + 0.02
 
 
 def test_the_mixing_function_is_even_in_every_bit_and_for_neighbouring_keys():
@@ -94,6 +207,8 @@ def test_compiled_and_plain_python_agree_to_the_last_site():
         "from percolation import growth, rare, clusters\n"
         "rng = np.random.default_rng(3)\n"
         "print(growth.grow(0.25, 3, n_samples=20, max_sites=200, rng=rng).sizes.tolist())\n"
+        "print(growth.grow(0.03, 40, n_samples=9, max_sites=200, rng=rng, neighbourhood='face').sizes.tolist())\n"
+        "print(growth.connect(0.5, (3, 1), n_samples=9, max_sites=99, rng=rng).distances.tolist())\n"
         "r = rare.finite_probability(0.2, 6, n_samples=300, max_sites=200, rng=rng)\n"
         "print(repr(r.value), repr(r.standard_error))\n"
         "print(clusters.label_clusters(rng.integers(-1, 3, (6, 5, 4)), periodic=True, reach=1).numbers.tolist())\n"
@@ -152,3 +267,18 @@ def test_bad_input_is_named(change, message):
     good = {"p": 0.2, "dimension": 3, "n_samples": 2, "max_sites": 10}
     with pytest.raises(ValueError, match=message):
         growth.grow(**(good | change), rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda k: growth.connect(0.2, (0, 0), **k), r"displacement must be whole numbers, .* got \(0, 0\)"),
+        (lambda k: growth.connect(0.2, (0.5, 1), **k), r"displacement must be whole numbers, .* got \(0.5, 1\)"),
+        (lambda k: growth.connect(1.2, (1,), **k), r"p must lie in \[0, 1\], got 1.2"),
+        (lambda k: growth.grow(0.2, 3, neighbourhood="edge", **k), "neighbourhood must be face or corner, got edge"),
+        (lambda k: growth.grow(0.2, 13, neighbourhood="corner", **k), "dimension must be at most 12 .* got 13"),
+    ],
+)
+def test_bad_neighbourhoods_and_displacements_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call({"n_samples": 2, "max_sites": 10, "rng": np.random.default_rng(0)})

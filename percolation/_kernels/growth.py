@@ -19,6 +19,9 @@ _EMPTY = np.uint64(0)
 _ORIGIN = np.uint64(1)
 _FIRST_SHIFT = np.uint64(33)
 _SECOND_SHIFT = np.uint64(29)
+_HALF = np.uint64(32)
+_BLOCK = 32  # neighbours counted at a time
+_BATCH = 64  # sites looked up at a time
 
 
 @jit
@@ -29,16 +32,78 @@ def mix(word: np.uint64) -> np.uint64:
 
 
 @jit
+def home(table: np.ndarray, word: np.uint64) -> np.int64:
+    """Return the slot of ``table``, a power of two in size, at which the search for a key with ``word`` begins."""
+    return np.int64((word * _GOLDEN) >> _HALF) & np.int64(table.size - 1)
+
+
+@jit
 def slot_of(table: np.ndarray, key: np.uint64, word: np.uint64) -> np.int64:
     """Return where ``key`` stands in the open-addressing ``table``, or the free slot where it belongs.
 
     ``table`` has a power of two entries, at least one of them free (zero); ``word`` is the key's mixed word.
     """
     mask = np.int64(table.size - 1)
-    slot = np.int64((word * _GOLDEN) >> np.uint64(32)) & mask
+    slot = home(table, word)
     while table[slot] != _EMPTY and table[slot] != key:
         slot = (slot + 1) & mask
     return slot
+
+
+@jit
+def few_neighbours(
+    key: np.uint64,
+    salt: np.uint64,
+    threshold: np.uint64,
+    steps: np.ndarray,
+    keys: np.ndarray,
+    words: np.ndarray,
+    n_found: int,
+) -> int:
+    """Append a site's occupied neighbours to ``keys`` and their words to ``words``; return the new number there.
+
+    Without a branch on what chance decides: the next entry is always written, and kept where the site is occupied. So
+    both arrays need room for one entry more than is found.
+    """
+    for i in range(steps.size):
+        neighbour = key + steps[i]
+        word = mix(neighbour ^ salt)
+        keys[n_found] = neighbour
+        words[n_found] = word
+        n_found += np.int64(word < threshold)
+    return n_found
+
+
+@jit
+def many_neighbours(
+    key: np.uint64,
+    salt: np.uint64,
+    threshold: np.uint64,
+    steps: np.ndarray,
+    keys: np.ndarray,
+    words: np.ndarray,
+    n_found: int,
+) -> int:
+    """Do the same as :func:`few_neighbours` where there are many neighbours, few of them occupied.
+
+    They are first counted, a block at a time: arithmetic on a constant number of words, which the compiler turns into
+    vector instructions. Blocks with none, the rule in high dimension, end there.
+    """
+    n_blocks = steps.size // _BLOCK
+    for block in range(n_blocks):
+        start = block * _BLOCK
+        n_occupied = 0
+        for i in range(_BLOCK):
+            n_occupied += mix((key + steps[start + i]) ^ salt) < threshold
+        if n_occupied > 0:
+            for i in range(start, start + _BLOCK):
+                neighbour = key + steps[i]
+                word = mix(neighbour ^ salt)
+                if word < threshold:
+                    keys[n_found] = neighbour
+                    words[n_found] = word
+                    n_found += 1
+    return few_neighbours(key, salt, threshold, steps[n_blocks * _BLOCK :], keys, words, n_found)
 
 
 @jit
@@ -48,40 +113,137 @@ def grow(
     """Grow one cluster of occupied sites from an occupied origin for each salt; return the number of tested sites.
 
     ``sizes[i]`` becomes the number of sites of cluster i, or ``max_sites`` if it has that many or more. ``steps`` are
-    the 2d (or any number of) key differences to a site's neighbours. ``table`` is zero, a power of two in size and at
-    least ``2 * max_sites``; it is zero again at the end.
+    the key differences to a site's neighbours. ``table`` is zero, a power of two in size and at least
+    ``2 * max_sites``; it is zero again at the end.
     """
     sites = np.empty(max_sites, dtype=np.uint64)
-    slots = np.empty(max_sites, dtype=np.int64)
+    keys = np.empty(_BATCH + steps.size + 1, dtype=np.uint64)
+    words = np.empty(_BATCH + steps.size + 1, dtype=np.uint64)
+    entries = np.empty(_BATCH + steps.size + 1, dtype=np.uint64)
     tested = 0
     for run in range(salts.size):
         salt = salts[run]
-        slot = slot_of(table, _ORIGIN, mix(_ORIGIN ^ salt))
-        table[slot] = _ORIGIN
+        table[slot_of(table, _ORIGIN, mix(_ORIGIN ^ salt))] = _ORIGIN
         sites[0] = _ORIGIN
-        slots[0] = slot
         n_sites = 1
         visited = 0
         while visited < n_sites and n_sites < max_sites:
-            key = sites[visited]
-            visited += 1
-            for i in range(steps.size):
-                neighbour = key + steps[i]
-                word = mix(neighbour ^ salt)
-                if word < threshold:
-                    slot = slot_of(table, neighbour, word)
-                    if table[slot] == _EMPTY:
-                        if n_sites == max_sites:
-                            break
-                        table[slot] = neighbour
-                        sites[n_sites] = neighbour
-                        slots[n_sites] = slot
-                        n_sites += 1
-        tested += visited * steps.size
+            # The neighbours of as many sites as make a batch; then all their slots are asked for together, so that
+            # they are on their way from memory before the first is needed.
+            n_found = 0
+            while visited < n_sites and n_found < _BATCH:
+                if steps.size < 2 * _BLOCK:
+                    n_found = few_neighbours(sites[visited], salt, threshold, steps, keys, words, n_found)
+                else:
+                    n_found = many_neighbours(sites[visited], salt, threshold, steps, keys, words, n_found)
+                visited += 1
+                tested += steps.size
+            for i in range(n_found):
+                entries[i] = table[home(table, words[i])]
+            for i in range(n_found):
+                if entries[i] == keys[i]:
+                    continue
+                slot = slot_of(table, keys[i], words[i])
+                if table[slot] == _EMPTY:
+                    table[slot] = keys[i]
+                    sites[n_sites] = keys[i]
+                    n_sites += 1
+                    if n_sites == max_sites:
+                        break
         sizes[run] = n_sites
-        for i in range(n_sites):
-            table[slots[i]] = _EMPTY
+        if n_sites > table.size // 8:
+            table[:] = _EMPTY
+        else:  # the last first: each then stands where it stood when it was put in
+            for i in range(n_sites - 1, -1, -1):
+                table[slot_of(table, sites[i], mix(sites[i] ^ salt))] = _EMPTY
     return tested
+
+
+@jit
+def connect(
+    salts: np.ndarray,
+    threshold: np.uint64,
+    steps: np.ndarray,
+    target: np.uint64,
+    max_sites: int,
+    table: np.ndarray,
+    marks: np.ndarray,
+    distances: np.ndarray,
+) -> None:
+    """Grow from the origin and from ``target``, both occupied, until they meet, breadth first from either end.
+
+    ``distances[i]`` becomes the chemical distance, -1 if the two are in different clusters, one of them known whole, or
+    -2 if both clusters reached ``max_sites`` sites before they met. ``steps`` are as in :func:`grow`, ascending.
+    ``table`` is zero, a power of two in size and at least ``4 * max_sites``; ``marks`` is as long. Both are for use
+    within.
+    """
+    sites = np.empty((2, max_sites), dtype=np.uint64)
+    slots = np.empty((2, max_sites), dtype=np.int64)
+    keys = np.empty(steps.size + 2, dtype=np.uint64)
+    words = np.empty(steps.size + 2, dtype=np.uint64)
+    n_sites = np.empty(2, dtype=np.int64)
+    n_visited = np.empty(2, dtype=np.int64)
+    depth = np.empty(2, dtype=np.int64)
+    for run in range(salts.size):
+        salt = salts[run]
+        for side in range(2):
+            key = target if side == 1 else _ORIGIN
+            slot = slot_of(table, key, mix(key ^ salt))
+            table[slot] = key
+            marks[slot] = 1 - 2 * side  # sign: side; size: chemical distance from its end, plus one
+            sites[side, 0] = key
+            slots[side, 0] = slot
+            n_sites[side] = 1
+            n_visited[side] = 0
+            depth[side] = 0
+        distance = -2
+        while distance == -2:
+            # The smaller frontier of those that may still grow; all of it, so that the first contact is a shortest one.
+            frontier = n_sites - n_visited
+            side = 0 if frontier[0] <= frontier[1] else 1
+            if frontier[side] == 0:
+                distance = -1
+                break
+            if n_sites[side] == max_sites:
+                side = 1 - side
+            if n_sites[side] == max_sites:
+                break
+            if frontier[side] == 0:
+                distance = -1
+                break
+            depth[side] += 1
+            sign = 1 - 2 * side
+            last = n_sites[side]
+            for visit in range(n_visited[side], last):
+                if steps.size < 2 * _BLOCK:
+                    n_found = few_neighbours(sites[side, visit], salt, threshold, steps, keys, words, 0)
+                else:
+                    n_found = many_neighbours(sites[side, visit], salt, threshold, steps, keys, words, 0)
+                # The other end is occupied whatever its word says.
+                end = _ORIGIN if side == 1 else target
+                place = np.searchsorted(steps, end - sites[side, visit])
+                if place < steps.size and sites[side, visit] + steps[place] == end:
+                    keys[n_found] = end
+                    words[n_found] = mix(end ^ salt)
+                    n_found += 1
+                for i in range(n_found):
+                    slot = slot_of(table, keys[i], words[i])
+                    if table[slot] == _EMPTY:
+                        if n_sites[side] < max_sites:
+                            table[slot] = keys[i]
+                            marks[slot] = sign * (depth[side] + 1)
+                            sites[side, n_sites[side]] = keys[i]
+                            slots[side, n_sites[side]] = slot
+                            n_sites[side] += 1
+                    elif marks[slot] * sign < 0:
+                        length = depth[side] - 1 + abs(marks[slot])
+                        if distance == -2 or length < distance:
+                            distance = length
+            n_visited[side] = last
+        distances[run] = distance
+        for side in range(2):
+            for i in range(n_sites[side]):
+                table[slots[side, i]] = _EMPTY
 
 
 @jit
