@@ -1,11 +1,11 @@
-"""Command line: ``python -m percolation scaling|lattice``."""
+"""Command line: ``python -m percolation scaling|lattice|threshold``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from percolation import commandline, picture, scaling
+from percolation import commandline, picture, scaling, threshold
 
 
 def _describe_scaling(summary: Mapping[str, Any]) -> str:
@@ -28,6 +28,25 @@ def _describe_lattice(summary: Mapping[str, Any]) -> str:
     return "\n".join(f"{name.replace('_', ' '):26s} {value}" for name, value in summary.items())
 
 
+def _describe_threshold(summary: Mapping[str, Any]) -> str:
+    lines = [
+        f"p_c                        {summary['p_c']:.10f} +- {summary['standard_error']:.1e}",
+        f"relative error             {summary['relative_error']:.1e}",
+    ]
+    if summary["published"] is not None:
+        apart = f"{summary['standard_errors_apart']:+.2f} combined standard errors apart"
+        lines.append(
+            f"published                  {summary['published']:.11g} +- {summary['published_error']:.1e}, {apart}"
+        )
+        lines.append(f"                           {summary['published_source']}")
+    if summary["series"] is not None:
+        lines.append(f"series in 1/(2d-1)         {summary['series']:.10f}")
+    lines.append(
+        f"invaded                    {summary['invaded']:,} in {summary['n_runs']} runs, {summary['seconds']} s"
+    )
+    return "\n".join(lines)
+
+
 COMMANDS = {
     "scaling": commandline.Command(
         summary="1 - P(two far cubes of one label are connected) against the dimension, with fitted rates.",
@@ -42,6 +61,13 @@ COMMANDS = {
         experiment=lambda _: picture.EXPERIMENT,
         describe=_describe_lattice,
         example="python -m percolation lattice --shape 512 512 --p 0.6",
+    ),
+    "threshold": commandline.Command(
+        summary="The percolation threshold of Z^d, sites or bonds, by invasion percolation.",
+        presets=threshold.PRESETS,
+        experiment=lambda _: threshold.EXPERIMENT,
+        describe=_describe_threshold,
+        example="python -m percolation threshold --dimension 7 --seconds 120 --seed 1",
     ),
 }
 

@@ -13,7 +13,7 @@ import io
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -40,6 +40,7 @@ class SeededSettings(Protocol):
 S = TypeVar("S", bound=BaseModel)
 T = TypeVar("T")
 Arrays = dict[str, np.ndarray]
+_LEAST_TASKS = 8  # of an experiment that is stopped by time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,9 @@ class Experiment(Generic[S, T]):
         The labelled result; a pure function.
     summarise : function of (settings, dataset)
         The numbers that a person would quote, as plain data.
+    seconds : function of settings or None
+        The time after which no task is begun, once eight are there: the tasks are then equal runs, as many as there is
+        time for, and ``summary.json`` has the seconds that were spent. Without it all tasks are done.
     """
 
     name: str
@@ -68,6 +72,7 @@ class Experiment(Generic[S, T]):
     run_task: Callable[[S, T, np.random.SeedSequence], Arrays]
     collect: Callable[[S, Mapping[str, Arrays]], xr.Dataset]
     summarise: Callable[[S, xr.Dataset], dict[str, Any]]
+    seconds: Callable[[S], float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,13 +137,17 @@ def run(
         # One thread of linear algebra a worker: workers already use the cores, and sums then do not depend on either.
         with _Journal(folder) as journal, threadpool_limits(limits=1, user_api="blas"):
             _run_missing(experiment, settings, tasks, journal, n_workers, show_progress)
-            arrays = {key: journal.read(key) for key in tasks}
+            finished = journal.keys()
+            arrays = {key: journal.read(key) for key in tasks if key in finished}
             seconds = journal.seconds()
         dataset = experiment.collect(settings, arrays)
         dataset.attrs["settings"] = json.dumps(settings.model_dump(mode="json"), sort_keys=True)
         record = runs.provenance(time.perf_counter() - start, device)
         runs.write_json(folder / "provenance.json", record | {"seconds_of_tasks": round(seconds, 3)})
-        runs.write_json(folder / "summary.json", experiment.summarise(settings, dataset))
+        summary = experiment.summarise(settings, dataset)
+        if experiment.seconds is not None:
+            summary["seconds"] = round(seconds / n_workers, 1)
+        runs.write_json(folder / "summary.json", summary)
         runs.write_dataset(result, dataset)
     (folder / "journal.sqlite").unlink(missing_ok=True)
     dataset = runs.read_dataset(result)
@@ -157,6 +166,9 @@ def _run_missing(
     """Run the tasks that the journal lacks, each written as soon as it is done."""
     done = journal.keys()
     missing = [key for key in tasks if key not in done]
+    budget = float("inf") if experiment.seconds is None else experiment.seconds(settings) * n_workers
+    budget -= journal.seconds()
+    start = time.perf_counter()
     seed = int(settings.model_dump()["seed"])
 
     def work(key: str) -> tuple[str, Arrays, float]:
@@ -164,15 +176,23 @@ def _run_missing(
         arrays = experiment.run_task(settings, tasks[key], seed_sequence(seed, key))
         return key, arrays, time.perf_counter() - start
 
-    workers = joblib.Parallel(n_jobs=n_workers, backend="threading", return_as="generator_unordered")
+    def due() -> Iterator[Any]:
+        for n, key in enumerate(missing):
+            if len(done) + n >= _LEAST_TASKS and (time.perf_counter() - start) * n_workers > budget:
+                return
+            yield joblib.delayed(work)(key)
+
+    workers = joblib.Parallel(
+        n_jobs=n_workers, backend="threading", return_as="generator_unordered", pre_dispatch="n_jobs"
+    )
     with tqdm(
-        total=len(tasks),
+        total=len(tasks) if experiment.seconds is None else None,
         initial=len(tasks) - len(missing),
         desc=experiment.name,
         unit="task",
         disable=not show_progress,
     ) as bar:
-        for key, arrays, seconds in workers(joblib.delayed(work)(key) for key in missing):
+        for key, arrays, seconds in workers(due()):
             journal.write(key, arrays, seconds)
             bar.set_postfix_str(key)
             bar.update()

@@ -1,7 +1,7 @@
 """Slow and obviously right: the independent witnesses. Imports nothing of ours and uses other methods."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import mpmath
@@ -193,3 +193,79 @@ def crossing_axes(
             column = places[:, axis]
             found[axis] |= not periodic[axis] and 0 in column and length - 1 in column
     return found
+
+
+def poisson_root(q: float) -> mpmath.mpf:
+    """The largest u with u = q (1 - e^-u), by bisection with sixty digits; 0 unless q > 1."""
+    with mpmath.workdps(60):
+        return _largest_root(lambda u: u - mpmath.mpf(q) * (1 - mpmath.exp(-u)), mpmath.mpf(q))
+
+
+def branching_root(p: float, n: float) -> mpmath.mpf:
+    """The largest u with e^-u = (1 - p (1 - e^-u))^n, by bisection with sixty digits; 0 unless n p > 1."""
+    with mpmath.workdps(60):
+        chance, count = mpmath.mpf(p), mpmath.mpf(n)
+        if chance == 1:
+            return mpmath.inf
+        return _largest_root(
+            lambda u: u + count * mpmath.log(1 - chance * (1 - mpmath.exp(-u))), -count * mpmath.log(1 - chance)
+        )
+
+
+def _largest_root(function: Callable[[mpmath.mpf], mpmath.mpf], above: mpmath.mpf) -> mpmath.mpf:
+    """The root above 1e-20 of a function that is negative before it; 0 if there is none."""
+    below = mpmath.mpf(10) ** -20
+    if function(below) >= 0:
+        return mpmath.mpf(0)
+    for _ in range(170):
+        middle = (below + above) / 2
+        below, above = (middle, above) if function(middle) < 0 else (below, middle)
+    return above
+
+
+def mixed_word(key: int, salt: int) -> int:
+    """The 64-bit word that decides about a key, in Python's own integers: two rounds of shift, xor and multiply."""
+    mixed = int(key) ^ int(salt)
+    mixed = ((mixed ^ (mixed >> 33)) * 0xFF51AFD7ED558CCD) % 2**64
+    return ((mixed ^ (mixed >> 29)) * 0xC4CEB9FE1A85EC53) % 2**64
+
+
+def invade_sites(salt: int, generators: Sequence[int], n_steps: int) -> list[tuple[int, int]]:
+    """Invasion of sites with coordinates: (sites seen, word invaded) after each step, the origin being the first."""
+    dimension = len(generators)
+
+    def word(site: tuple[int, ...]) -> int:
+        key = 1 + sum(x * int(g) for x, g in zip(site, generators, strict=True))
+        return mixed_word(key % 2**64, salt)
+
+    origin = (0,) * dimension
+    cluster, seen, steps = {origin}, {origin}, []
+    invaded = origin
+    for _ in range(n_steps):
+        seen |= neighbours(frozenset({invaded}))
+        steps.append((len(seen), word(invaded)))
+        invaded = min(seen - cluster, key=word)
+        cluster.add(invaded)
+    return steps
+
+
+def invade_bonds(salts: Sequence[int], generators: Sequence[int], n_steps: int) -> list[int]:
+    """Invasion of bonds with coordinates: bonds seen after each step; a bond is (lower end, axis)."""
+    dimension = len(generators)
+
+    def bonds_of(site: tuple[int, ...]) -> set[tuple[tuple[int, ...], int]]:
+        below = (tuple(x - (i == axis) for i, x in enumerate(site)) for axis in range(dimension))
+        return {(site, axis) for axis in range(dimension)} | {(low, axis) for axis, low in enumerate(below)}
+
+    def word(bond: tuple[tuple[int, ...], int]) -> int:
+        key = 1 + sum(x * int(g) for x, g in zip(bond[0], generators, strict=True))
+        return mixed_word(key % 2**64, int(salts[bond[1]]))
+
+    seen, invaded, counts = bonds_of((0,) * dimension), set(), []
+    for _ in range(n_steps):
+        bond = min(seen - invaded, key=word)
+        invaded.add(bond)
+        low, axis = bond
+        seen |= bonds_of(low) | bonds_of(tuple(x + (i == axis) for i, x in enumerate(low)))
+        counts.append(len(seen))
+    return counts

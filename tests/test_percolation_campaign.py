@@ -229,3 +229,25 @@ def test_a_read_only_folder_is_named(tmp_path):
     assert "Permission denied" in done.stderr
     assert done.stderr.startswith("RunError: cannot use")
     assert list(folder.iterdir()) == []
+
+
+def test_an_experiment_with_a_time_goes_on_until_it_is_spent_and_not_further(tmp_path):
+    def measure(seconds, pause):
+        experiment = campaign.Experiment(
+            name="timed",
+            version=1,
+            tasks=lambda settings: {f"run {i}": i for i in range(100)},
+            run_task=lambda settings, task, seeds: time.sleep(pause) or {"value": np.array(task)},
+            collect=lambda settings, arrays: xr.Dataset({"value": ("run", [a["value"] for a in arrays.values()])}),
+            summarise=lambda settings, dataset: {"runs": dataset["value"].to_numpy().tolist()},
+            seconds=lambda settings: seconds,
+        )
+        settings = campaign_script.Settings(seed=round(100 * seconds))
+        return campaign.run(experiment, settings, out=tmp_path, n_workers=2).summary
+
+    short = measure(0.01, 0.01)  # at least eight
+    assert short["runs"] == list(range(8))
+    found = measure(1.0, 0.05)  # the first of them in order, none left out
+    assert found["runs"] == list(range(len(found["runs"])))
+    assert 10 < len(found["runs"]) <= 44
+    assert 0.5 < found["seconds"] < 10

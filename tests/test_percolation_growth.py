@@ -12,7 +12,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from percolation import growth, meanfield
+from percolation import finite_clusters, growth
 from percolation._kernels import growth as kernels
 
 
@@ -20,7 +20,7 @@ from percolation._kernels import growth as kernels
 def test_small_clusters_have_their_exact_probabilities(p, dimension):
     grown = growth.grow(p, dimension, n_samples=50_000, max_sites=100, rng=np.random.default_rng(5))
     for n in (1, 2, 3):
-        expected = float(meanfield.finite_cluster(p, dimension, n))
+        expected = float(finite_clusters.finite_cluster(p, dimension, n))
         count = int((grown.sizes == n).sum())
         # 18 two-sided tests at 1e-5 each: false alarm below 2e-4
         assert scipy.stats.binomtest(count, 50_000, expected).pvalue > 1e-5, (n, count / 50_000, expected)
@@ -41,13 +41,6 @@ def test_animal_counts_are_the_known_ones():
     assert [len(oracles.animals(3, n)) for n in (1, 2, 3, 4)] == [1, 6, 45, 344]  # OEIS A001931 times n
 
 
-def word_of(key, salt):
-    """The word of a key as the kernels have it, in Python's own integers."""
-    mixed = int(key) ^ int(salt)
-    mixed = ((mixed ^ (mixed >> 33)) * 0xFF51AFD7ED558CCD) % 2**64
-    return ((mixed ^ (mixed >> 29)) * 0xC4CEB9FE1A85EC53) % 2**64
-
-
 def search(salt, steps, p, moves, occupied=(), *, limit):
     """Breadth-first distances from the origin, with coordinates, on the lattice that the hash defines."""
     dimension = len(moves[0])
@@ -58,7 +51,7 @@ def search(salt, steps, p, moves, occupied=(), *, limit):
         for move in moves:
             other = tuple(x + m for x, m in zip(site, move, strict=True))
             key = (1 + sum(x * int(g) for x, g in zip(other, steps[:dimension], strict=True))) % 2**64
-            is_occupied = other in occupied or word_of(key, salt) < int(growth.threshold(p))
+            is_occupied = other in occupied or oracles.mixed_word(key, salt) < int(growth.threshold(p))
             if is_occupied and other not in distances:
                 distances[other] = distances[site] + 1
                 queue.append(other)
@@ -154,7 +147,7 @@ def test_many_neighbours_are_tested_as_few_are():
         assert n == kernels.many_neighbours(*arguments, more_keys, more_words, 0)
         np.testing.assert_array_equal(keys[:n], more_keys[:n])
         np.testing.assert_array_equal(words[:n], more_words[:n])
-        assert [int(word) for word in words[:n]] == [word_of(key, salts[0]) for key in keys[:n]]
+        assert [int(word) for word in words[:n]] == [oracles.mixed_word(key, salts[0]) for key in keys[:n]]
     assert n == 154
 
 

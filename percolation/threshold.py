@@ -1,0 +1,323 @@
+"""Percolation thresholds p_c of Z^d by invasion percolation, the published values, and the series in 1/(2d - 1).
+
+Invade, from the origin, the site (or bond) of the smallest value that was seen and not yet invaded; once N are invaded
+and B were seen, N/B tends to p_c. On the Bethe lattice B is a fixed function of N; in high dimension only loops make it
+vary, and N/B is far less noisy than any counting of N events. The invaded cluster of N sites looks like the lattice at
+p_c + O(N^-s), s = 1/(nu d_f), so that
+
+    N/B = p_c (1 + a N^-s + b N^-2s + ...).
+
+Each run is extrapolated by the same linear function of its N/B at N = 2^10, 2^11, ...; the error bar comes from the
+scatter of the runs, and from what another extrapolation gives.
+
+References
+----------
+Wilkinson, Willemsen, J. Phys. A 16, 3365 (1983), DOI 10.1088/0305-4470/16/14/028. Mertens, Moore, Phys. Rev. E 98,
+022120 (2018), DOI 10.1103/PhysRevE.98.022120, arXiv:1806.08067, and Phys. Rev. E 96, 042116 (2017).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from percolation import growth
+from percolation._kernels import invasion as kernels
+from percolation.campaign import Arrays, Experiment
+
+Kind = Literal["site", "bond"]
+
+# Where the series has no say: (value, uncertainty, source), by kind and dimension; neighbours share a face.
+_JACOBSEN = "Jacobsen, J. Phys. A 48, 454003 (2015), DOI 10.1088/1751-8113/48/45/454003"
+_XU = "Xu, Wang, Lv, Deng, Phys. Rev. E 89, 012120 (2014), DOI 10.1103/PhysRevE.89.012120"
+_MERTENS = "Mertens, Moore, Phys. Rev. E 98, 022120 (2018), DOI 10.1103/PhysRevE.98.022120"
+PUBLISHED: dict[Kind, dict[int, tuple[float, float, str]]] = {
+    "site": {
+        2: (0.59274605079210, 2e-14, _JACOBSEN),
+        3: (0.31160768, 1.5e-7, _XU),
+        4: (0.19688561, 3e-8, _MERTENS),
+        5: (0.14079633, 4e-8, _MERTENS),
+        6: (0.109016661, 8e-9, _MERTENS),
+        7: (0.088951121, 1e-9, _MERTENS),
+        8: (0.075210128, 1e-9, _MERTENS),
+        9: (0.0652095348, 6e-10, _MERTENS),
+        10: (0.0575929488, 4e-10, _MERTENS),
+        11: (0.0515896843, 2e-10, _MERTENS),
+        12: (0.0467309755, 1e-10, _MERTENS),
+        13: (0.04271507960, 1.0e-10, _MERTENS),
+    },
+    "bond": {
+        2: (0.5, 0.0, "Kesten, Commun. Math. Phys. 74, 41 (1980), DOI 10.1007/BF01197577: exact"),
+        3: (0.24881185, 1.0e-7, _XU),
+        4: (0.16013122, 6e-8, _MERTENS),
+        5: (0.11817145, 3e-8, _MERTENS),
+        6: (0.09420165, 2e-8, _MERTENS),
+        7: (0.078675230, 2e-9, _MERTENS),
+        8: (0.0677084181, 3e-10, _MERTENS),
+        9: (0.0594960034, 1e-10, _MERTENS),
+        10: (0.0530925842, 2e-10, _MERTENS),
+        11: (0.04794968373, 8e-11, _MERTENS),
+        12: (0.04372385825, 1.0e-10, _MERTENS),
+        13: (0.04018761703, 6e-11, _MERTENS),
+    },
+}
+_SERIES: dict[Kind, tuple[float, ...]] = {
+    "site": (1, 3 / 2, 15 / 4, 83 / 4, 6577 / 48, 119077 / 96),
+    "bond": (1, 0, 5 / 2, 15 / 2, 57, 4855 / 12),
+}
+# 1/(nu d_f): exact in two dimensions; nu of Koza, Pola, J. Stat. Mech. (2016) 103206, DOI
+# 10.1088/1742-5468/2016/10/103206, with d_f 2.523, 3.0446, 3.526; mean field from six on.
+_DRIFT = {2: 36 / 91, 3: 0.4517, 4: 0.4794, 5: 0.4956}
+_LEAST = 2**10  # N/B of fewer sites is not used: lattice effects beyond any expansion
+_LOAD = 1.3  # slots of the hash for every site that could be seen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Threshold:
+    """An extrapolated threshold.
+
+    Parameters
+    ----------
+    value : float
+        p_c.
+    standard_error : float
+        The scatter of the runs, and in quadrature by how much another extrapolation differs beyond that scatter.
+    statistical_error : float
+        The first of the two alone.
+    """
+
+    value: float
+    standard_error: float
+    statistical_error: float
+
+
+def series(dimension: int, kind: Kind = "site") -> float:
+    """Return the expansion of p_c in 1/(2d - 1) to the sixth order; asymptotic, and of no use below d = 6 or so.
+
+    References
+    ----------
+    Gaunt, Sykes, Ruskin, J. Phys. A 9, 1899 (1976), DOI 10.1088/0305-4470/9/11/015. Mertens, Moore, Phys. Rev. E 98,
+    022120 (2018) and J. Phys. A 51, 475001 (2018), arXiv:1805.02701.
+
+    Examples
+    --------
+    >>> round(series(13), 7)
+    0.0427122
+    """
+    branching = 2 * dimension - 1
+    return float(sum(c / branching ** (k + 1) for k, c in enumerate(_SERIES[kind])))
+
+
+def invade(
+    dimension: int,
+    checkpoints: NDArray[np.int64],
+    *,
+    kind: Kind = "site",
+    neighbourhood: growth.Neighbourhood = "face",
+    rng: np.random.Generator,
+) -> NDArray[np.int64]:
+    """Return how many sites (bonds) one invasion of Z^d has seen when ``checkpoints`` of them are invaded.
+
+    Parameters
+    ----------
+    dimension : int
+        d, at least 2.
+    checkpoints : array of int64, shape (n,)
+        Rising, the first at least 1.
+    kind : {"site", "bond"}
+        What is invaded.
+    neighbourhood : {"face", "corner"}
+        As for :func:`percolation.growth.grow`; bonds are those between neighbours that share a face.
+    rng : numpy.random.Generator
+        Chooses the lattice.
+
+    Returns
+    -------
+    array of int64, shape (n,)
+        A site is seen when it or a neighbour is invaded, a bond when one of its ends is in the cluster.
+
+    Raises
+    ------
+    ValueError
+        If an argument lies outside its range, or the run would need more than 2^32 slots.
+
+    Notes
+    -----
+    Memory is about 10 bytes for every site that could be seen, N (2 d - 1), and 20 for every invaded one; for bonds,
+    12 bytes for every invaded one and 20 for every one in the heap, about as many.
+    """
+    if dimension != int(dimension) or dimension < 2:
+        raise ValueError(f"dimension must be a whole number of at least 2, got {dimension}")
+    if checkpoints.ndim != 1 or checkpoints.size == 0 or checkpoints[0] < 1 or np.any(np.diff(checkpoints) < 1):
+        raise ValueError(f"checkpoints must rise from at least 1, got {checkpoints}")
+    if kind not in ("site", "bond"):
+        raise ValueError(f"kind must be site or bond, got {kind}")
+    if kind == "bond" and neighbourhood != "face":
+        raise ValueError(f"neighbourhood must be face for bonds, got {neighbourhood}")
+    salts, steps = growth.lattice(dimension, dimension if kind == "bond" else 1, rng, neighbourhood)
+    seen = np.empty(checkpoints.size, dtype=np.int64)
+    n_slots = _slots(int(checkpoints[-1]), steps.size, kind)
+    if n_slots >= 2**32:
+        raise ValueError(f"checkpoints must need fewer than 2^32 slots, got {checkpoints[-1]}, which need {n_slots}")
+    table = np.empty(n_slots, dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        if kind == "site":
+            kernels.invade_sites(salts[0], steps, checkpoints, table, seen)
+        else:
+            kernels.invade_bonds(salts, steps, checkpoints, table, seen)
+    return seen
+
+
+def _slots(n_invaded: int, n_neighbours: int, kind: Kind) -> int:
+    """Return the slots of the hash: an invaded site shows at most z - 1 new ones, an invaded bond at most one site."""
+    return int(_LOAD * (n_invaded + 1) * (n_neighbours - 1 if kind == "site" else 1)) + 2 * n_neighbours
+
+
+def extrapolate(checkpoints: NDArray[np.int64], seen: NDArray[np.int64], dimension: int) -> Threshold:
+    """Return p_c from invasions, N to infinity.
+
+    Parameters
+    ----------
+    checkpoints : array of int64, shape (n,)
+        Invaded sites or bonds N; those below 2^10 are left out, and at least four are above.
+    seen : array of int64, shape (n_runs, n)
+        Seen sites or bonds B of each run; at least two runs.
+    dimension : int
+        d, for the exponent s of the drift.
+
+    Raises
+    ------
+    ValueError
+        If there are too few checkpoints or runs.
+
+    Notes
+    -----
+    p_c, a and b of N/B = p_c (1 + a N^-s + b N^-2s) by generalised least squares with the covariance 1 / max(N, N') of
+    a walk with independent steps; a wrong covariance costs precision, not validity, since the error is that of the
+    mean over runs. The other extrapolation leaves out b and all N below 2^13; by as much as the square of the mean
+    difference exceeds its own variance, it adds to the squared error.
+    """
+    if seen.ndim != 2 or seen.shape[0] < 2 or np.count_nonzero(checkpoints >= 8 * _LEAST) < 3:
+        raise ValueError(
+            f"seen must have at least two runs and three checkpoints from {8 * _LEAST} on, got {seen.shape[0]} and "
+            f"{np.count_nonzero(checkpoints >= 8 * _LEAST)}"
+        )
+    ratio = checkpoints / seen
+    drift = _DRIFT.get(dimension, 0.5)
+    runs = ratio @ _intercept(checkpoints, _LEAST, (drift, 2 * drift))
+    others = ratio @ _intercept(checkpoints, 8 * _LEAST, (drift,))
+    n = runs.size
+    variance = runs.var(ddof=1) / n
+    excess = max(0.0, (others - runs).mean() ** 2 - (others - runs).var(ddof=1) / n)
+    return Threshold(
+        value=float(runs.mean()),
+        standard_error=float(np.sqrt(variance + excess)),
+        statistical_error=float(np.sqrt(variance)),
+    )
+
+
+def _intercept(checkpoints: NDArray[np.int64], least: int, powers: tuple[float, ...]) -> NDArray[np.float64]:
+    """Return the weights with which N/B at the checkpoints from ``least`` on add up to its limit."""
+    used = checkpoints >= least
+    n = checkpoints[used].astype(np.float64)
+    inverse = np.linalg.inv(1 / np.maximum(n[:, None], n[None, :]))
+    # N^-s in units of the last N, so that the columns are of one size
+    design = np.stack([(n / n[-1]) ** -power for power in (0.0, *powers)], axis=1)
+    weights = np.zeros(checkpoints.size)
+    weights[used] = np.linalg.solve(design.T @ inverse @ design, design.T @ inverse)[0]
+    return weights
+
+
+class Settings(BaseModel):
+    """Which lattice, and how long."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dimension: int = Field(7, ge=2, le=100, description="dimension d of the lattice Z^d")
+    kind: Kind = Field("site", description="whether sites or bonds are occupied")
+    neighbourhood: growth.Neighbourhood = Field(
+        "face", description="neighbouring sites share a face (2 d) or a corner (3^d - 1; sites only, d up to 8)"
+    )
+    seconds: float = Field(40.0, ge=1, le=10**6, description="no invasion is begun after so many seconds")
+    seed: int = Field(0, ge=0, description="seed of the run")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Settings:
+        if self.neighbourhood == "corner" and (self.kind == "bond" or self.dimension > 8):
+            raise ValueError("neighbourhood must be face for bonds and above dimension 8, got corner")
+        return self
+
+
+PRESETS = {"quick": Settings()}
+
+
+def invaded_in_a_run(settings: Settings) -> int:
+    """Return how far one invasion goes: a power of two, by what fits 0.8 GB and ten times into the seconds."""
+    neighbours = 2 * settings.dimension if settings.neighbourhood == "face" else 3**settings.dimension - 1
+    fits = 10**8 // _slots(1, neighbours, settings.kind) * 2
+    return 1 << int(min(fits, 10**5 * settings.seconds, 2**23)).bit_length() - 1
+
+
+def tasks(settings: Settings) -> dict[str, int]:
+    """Return more runs than there will be time for."""
+    return {f"run {i}": max(invaded_in_a_run(settings), 16 * _LEAST) for i in range(10_000)}
+
+
+def run_task(settings: Settings, task: int, seeds: np.random.SeedSequence) -> Arrays:
+    """Invade one lattice."""
+    checkpoints = 2 ** np.arange(int(task).bit_length())
+    rng = np.random.default_rng(seeds)
+    seen = invade(settings.dimension, checkpoints, kind=settings.kind, neighbourhood=settings.neighbourhood, rng=rng)
+    return {"invaded": checkpoints, "seen": seen}
+
+
+def collect(settings: Settings, arrays: Mapping[str, Arrays]) -> xr.Dataset:
+    """Return what every run has seen, over (run, invaded)."""
+    found = list(arrays.values())
+    name = f"{settings.kind}s seen when so many are invaded"
+    return xr.Dataset(
+        {"seen": (("run", "invaded"), np.stack([run["seen"] for run in found]), {"long_name": name, "units": "1"})},
+        coords={"invaded": ("invaded", found[0]["invaded"], {"long_name": "invaded", "units": "1"})},
+    )
+
+
+def summarise(settings: Settings, dataset: xr.Dataset) -> dict[str, Any]:
+    """Return p_c beside the published value and the series."""
+    found = extrapolate(dataset["invaded"].to_numpy(), dataset["seen"].to_numpy(), settings.dimension)
+    is_face = settings.neighbourhood == "face"
+    known = PUBLISHED[settings.kind].get(settings.dimension) if is_face else None
+    value, error, source = known or (None, None, None)
+    apart = None if known is None else (found.value - known[0]) / float(np.hypot(found.standard_error, known[1]))
+    return {
+        "dimension": settings.dimension,
+        "kind": settings.kind,
+        "neighbourhood": settings.neighbourhood,
+        "p_c": found.value,
+        "standard_error": found.standard_error,
+        "statistical_error": found.statistical_error,
+        "relative_error": found.standard_error / found.value,
+        "published": value,
+        "published_error": error,
+        "published_source": source,
+        "standard_errors_apart": apart,
+        "series": series(settings.dimension, settings.kind) if is_face else None,
+        "invaded": int(dataset.sizes["run"] * dataset["invaded"][-1]),
+        "n_runs": dataset.sizes["run"],
+    }
+
+
+EXPERIMENT: Experiment[Settings, int] = Experiment(
+    name="threshold",
+    version=1,
+    tasks=tasks,
+    run_task=run_task,
+    collect=collect,
+    summarise=summarise,
+    seconds=lambda settings: settings.seconds,
+)
