@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from percolation import growth, meanfield
+from percolation import finite_clusters, growth, meanfield
 from percolation._kernels import growth as kernels
 
 
@@ -111,8 +111,8 @@ def finite_probability(
             f"(p = {p} is too near the threshold in dimension {dimension}; count instead)"
         )
     # Post-stratified by size: one to three sites exactly, the rest by the mean weight of those that were sampled.
-    small = [float(meanfield.finite_cluster(p, dimension, n)) for n in (1, 2, 3)]
-    rest = 1 - sum(float(meanfield.finite_cluster(sampling, dimension, n)) for n in (1, 2, 3))
+    small = [float(finite_clusters.finite_cluster(p, dimension, n)) for n in (1, 2, 3)]
+    rest = 1 - sum(float(finite_clusters.finite_cluster(sampling, dimension, n)) for n in (1, 2, 3))
     # Rounding aside, at most (2 d e p')^3: such a cluster holds a connected set of three more sites at the origin.
     rest = min(max(rest, 0.0) + 1e-15, (2 * dimension * np.e * sampling) ** 3)
     sampled = weights[sizes >= 4]

@@ -24,7 +24,7 @@ import numpy as np
 import xarray as xr
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from percolation import growth, meanfield, rare
+from percolation import finite_clusters, growth, meanfield, rare
 from percolation.campaign import Arrays, Experiment
 
 Delta = Annotated[float, Field(gt=0, lt=1)]
@@ -196,7 +196,7 @@ def fit_rate(curve: xr.Dataset) -> dict[str, float | None]:
     used = (y > 0) & (y < 0.1)
     rate = rate_error = None
     if np.unique(d[used]).size >= 2:
-        pairs = meanfield.finite_cluster(delta, d[used], 2) / meanfield.finite_cluster(delta, d[used], 1)
+        pairs = finite_clusters.finite_cluster(delta, d[used], 2) / finite_clusters.finite_cluster(delta, d[used], 1)
         sigma = np.hypot(error[used] / y[used], pairs)
         design = np.stack([np.ones(used.sum()), d[used]], axis=1) / sigma[:, None]
         covariance = np.linalg.inv(design.T @ design)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from percolation import growth, meanfield, rare
+from percolation import finite_clusters, growth, meanfield, rare
 
 
 @pytest.mark.parametrize("p, dimension", [(0.25, 5), (0.2, 8), (0.1, 10), (0.1, 14), (0.05, 16)])
@@ -19,7 +19,7 @@ def test_agrees_with_counting_where_both_can_be_done(p, dimension):
 @pytest.mark.parametrize("p, dimension", [(0.1, 64), (0.2, 48), (0.01, 3072)])
 def test_far_above_the_threshold_only_the_smallest_clusters_are_left(p, dimension):
     found = rare.finite_probability(p, dimension, n_samples=1_000, max_sites=100, rng=np.random.default_rng(3))
-    exact = sum(float(meanfield.finite_cluster(p, dimension, n)) for n in (1, 2, 3))
+    exact = sum(float(finite_clusters.finite_cluster(p, dimension, n)) for n in (1, 2, 3))
     assert found.value == pytest.approx(exact, rel=1e-9)
     assert 0 <= found.standard_error < 1e-6 * found.value
     assert found.effective_samples > 990
