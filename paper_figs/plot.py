@@ -64,4 +64,5 @@ def uncertain(value: float, error: float) -> str:
     digits = 0
     while error * 10**digits < 0.95 and digits < 12:
         digits += 1
-    return f"{value:.{digits}f}({round(error * 10**digits)})"
+    last = round(error * 10**digits)
+    return f"{value:.{digits}f}({last})" if last else f"{value:.{digits}f}"

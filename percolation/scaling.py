@@ -37,12 +37,19 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     deltas: tuple[Delta, ...] = Field(
-        (0.2, 0.1, 0.05), min_length=1, description="interval lengths of Eq. 4; p = delta"
+        (0.2, 0.1, 0.05, 0.01, 0.0005), min_length=1, description="interval lengths of Eq. 4; p = delta"
     )
     dimensions: tuple[Dimension, ...] = Field(
-        (3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64), min_length=1, description="dimensions d of the lattice Z^d"
+        (3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 128, 256, 512, 1024, 3072, 6144, 16384, 65536, 150_528),
+        min_length=1,
+        description="dimensions d of the lattice Z^d; pairs with 2 d ln(1/(1-p)) > 160 are left out",
     )
-    samples: int = Field(20_000, ge=100, le=10**9, description="clusters grown for each delta and dimension")
+    samples: int = Field(
+        20_000,
+        ge=100,
+        le=10**9,
+        description="clusters grown for each delta and dimension; fewer where that would take minutes",
+    )
     max_sites: int = Field(5_000, ge=100, le=10**8, description="a cluster of so many sites is taken for infinite")
     seed: int = Field(0, ge=0, description="seed of the run")
 
@@ -54,11 +61,21 @@ class Settings(BaseModel):
         return values
 
 
+# Of interest to nobody, and near what float64 can hold for a product of three.
+_LARGEST_EXPONENT = 160
+# No point takes more tests of a neighbour in counting, or more stored neighbours, which cost more, in importance
+# sampling; unless a hundred clusters do.
+_MOST_TESTS = 4 * 10**9
+_MOST_STORED = 10**8
+_ROUNDING = 1e-14  # relative, of a probability of 1e-69
 PRESETS = {
     "quick": Settings(),
     "paper": Settings(
-        deltas=(0.2, 0.1, 0.05, 0.02),
-        dimensions=(3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 96, 128),
+        deltas=(0.2, 0.1, 0.05, 0.01, 0.0005),
+        dimensions=(
+            *(3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128, 192, 256, 384, 512, 768),
+            *(1024, 1536, 2048, 3072, 4096, 6144, 8192, 16384, 32768, 65536, 100_000, 150_528),
+        ),
         samples=200_000,
         max_sites=50_000,
     ),
@@ -66,8 +83,13 @@ PRESETS = {
 
 
 def tasks(settings: Settings) -> dict[str, tuple[float, int]]:
-    """Return one task for each delta and dimension."""
-    return {f"delta={delta} d={d}": (delta, d) for delta in settings.deltas for d in settings.dimensions}
+    """Return one task for each delta and dimension, where 1 - P is above 1e-69 or so."""
+    return {
+        f"delta={delta} d={d}": (delta, d)
+        for delta in settings.deltas
+        for d in settings.dimensions
+        if float(meanfield.rate_per_dimension(delta)) * d <= _LARGEST_EXPONENT
+    }
 
 
 def run_task(settings: Settings, task: tuple[float, int], seeds: np.random.SeedSequence) -> Arrays:
@@ -77,11 +99,14 @@ def run_task(settings: Settings, task: tuple[float, int], seeds: np.random.SeedS
     """
     p, dimension = task
     sampling_seed, counting_seed = seeds.spawn(2)
+    sampling = float(meanfield.conjugate_probability(p, 2 * dimension))
+    mean_size = 1 / max(1 - (2 * dimension - 1) * sampling, 1e-3)  # on the Bethe lattice
+    n_samples = _affordable(settings.samples, 2 * dimension * mean_size, _MOST_STORED)
     try:
         sampled = rare.finite_probability(
             p,
             dimension,
-            n_samples=settings.samples,
+            n_samples=n_samples,
             max_sites=min(settings.max_sites, 2000),
             rng=np.random.default_rng(sampling_seed),
         )
@@ -89,20 +114,33 @@ def run_task(settings: Settings, task: tuple[float, int], seeds: np.random.SeedS
         return _count(settings, task, np.random.default_rng(counting_seed))
     q, error = sampled.value, sampled.standard_error
     ends = (q - 2 * error, q + 2 * error)
-    return _arrays(q, error, ends, sampled.truncation_bound, sampled.effective_samples, is_sampled=True)
+    return _arrays(q, error, ends, sampled.truncation_bound, sampled.effective_samples, n_samples, is_sampled=True)
 
 
 def _count(settings: Settings, task: tuple[float, int], rng: np.random.Generator) -> Arrays:
     """Estimate the same by growing clusters and counting the finite ones."""
     p, dimension = task
-    grown = growth.grow(p, dimension, n_samples=settings.samples, max_sites=settings.max_sites, rng=rng, n_workers=1)
+    n_samples = _affordable(settings.samples, 2 * dimension * settings.max_sites, _MOST_TESTS)
+    grown = growth.grow(p, dimension, n_samples=n_samples, max_sites=settings.max_sites, rng=rng, n_workers=1)
     one, two = (growth.infinite_probability(grown, z=z) for z in (1.0, 2.0))
     error, ends = (one.high - one.low) / 2, (1 - two.high, 1 - two.low)
-    return _arrays(1 - one.value, error, ends, one.truncation_bound, settings.samples, is_sampled=False)
+    return _arrays(1 - one.value, error, ends, one.truncation_bound, n_samples, n_samples, is_sampled=False)
+
+
+def _affordable(n_samples: int, cost: float, most: int) -> int:
+    """Return how many samples of such a cost each there will be: as many as asked, a hundred at least, or what fits."""
+    return min(n_samples, max(100, int(most / cost)))
 
 
 def _arrays(
-    finite: float, error: float, ends: tuple[float, float], bound: float, effective: float, *, is_sampled: bool
+    finite: float,
+    error: float,
+    ends: tuple[float, float],
+    bound: float,
+    effective: float,
+    n_samples: int,
+    *,
+    is_sampled: bool,
 ) -> Arrays:
     """Return the estimate for one site turned into the one for two: Q -> 1 - (1 - Q)^2, whose slope is 2 (1 - Q)."""
     low, high = (meanfield.pair_disconnected(np.clip(end, 0, 1)) for end in ends)
@@ -114,6 +152,7 @@ def _arrays(
         "high": high,
         "truncation_bound": min(2 * (1 - min(finite, 1.0)) * bound, 1.0),
         "effective_samples": effective,
+        "n_samples": n_samples,
         "is_sampled": is_sampled,
     }
     return {name: np.asarray(value) for name, value in values.items()}
@@ -126,6 +165,7 @@ _MEANINGS = {
     "high": "upper end of that interval",
     "truncation_bound": "upper bound of what the clusters stopped at max_sites would add",
     "effective_samples": "effective sample size",
+    "n_samples": "clusters grown",
     "is_sampled": "whether importance sampling was used; else clusters were counted",
     "mean_field": "1 - P^2 with P of Eq. 22, mean number of occupied neighbours q = 2 d p",
     "mean_field_printed": "1 - P^2 with P of Eq. 22, q = d p as the paper has it",
@@ -137,8 +177,11 @@ _MEANINGS = {
 def collect(settings: Settings, arrays: Mapping[str, Arrays]) -> xr.Dataset:
     """Return the estimates and the theories over (delta, dimension)."""
     shape = (len(settings.deltas), len(settings.dimensions))
-    found = list(arrays.values())
-    values = {name: np.array([task[name] for task in found]).reshape(shape) for name in found[0]}
+    values = {name: np.full(shape, np.nan) for name in next(iter(arrays.values()))}
+    for key, (delta, dimension) in tasks(settings).items():
+        place = settings.deltas.index(delta), settings.dimensions.index(dimension)
+        for name, value in arrays[key].items():
+            values[name][place] = value
     p = np.array(settings.deltas)[:, None]
     d = np.array(settings.dimensions)[None, :]
     values["mean_field"] = meanfield.pair_disconnected(meanfield.poisson(2 * d * p).disconnected)
@@ -161,20 +204,15 @@ def collect(settings: Settings, arrays: Mapping[str, Arrays]) -> xr.Dataset:
 def summarise(settings: Settings, dataset: xr.Dataset) -> dict[str, Any]:
     """Return ``rows``, one for each delta and dimension, and ``fits``, one for each delta."""
     rows = []
-    for delta in settings.deltas:
-        for d in settings.dimensions:
-            point = dataset.sel(delta=delta, dimension=d)
-            names = ("disconnected", "standard_error", "low", "high", "truncation_bound", "mean_field", "isolated")
-            row: dict[str, Any] = {
-                "delta": delta,
-                "dimension": d,
-                "p": delta,
-                "neighbours": 2 * d,
-                "n_samples": settings.samples,
-            }
-            row |= {name: float(point[name]) for name in names}
-            row["method"] = "importance" if bool(point["is_sampled"]) else "counting"
-            rows.append(row)
+    for delta, d in tasks(settings).values():
+        point = dataset.sel(delta=delta, dimension=d)
+        names = ("disconnected", "standard_error", "low", "high", "truncation_bound", "mean_field", "isolated")
+        row: dict[str, Any] = {"delta": delta, "dimension": d, "p": delta, "neighbours": 2 * d}
+        row |= {name: float(point[name]) for name in (*names, "effective_samples")}
+        row["n_samples"] = int(point["n_samples"])
+        is_trivial = (2 * d - 1) * delta <= 1
+        row["method"] = "exact" if is_trivial else "importance" if point["is_sampled"] else "counting"
+        rows.append(row)
     return {"rows": rows, "fits": [fit_rate(dataset.sel(delta=delta)) for delta in settings.deltas]}
 
 
@@ -183,7 +221,7 @@ def fit_rate(curve: xr.Dataset) -> dict[str, float | None]:
 
     Weighted least squares of ln(1 - P(connected)) against d, over the points with 0 < 1 - P < 0.1. A point's error is
     its standard error and, in quadrature, the ratio 2 d p (1-p)^(2d-2) of two-site clusters to single sites: by about
-    so much a pure exponential misses there. Fewer than two points give no rate.
+    so much a pure exponential misses there; and 1e-14 for rounding. Fewer than two points give no rate.
 
     Returns
     -------
@@ -197,11 +235,12 @@ def fit_rate(curve: xr.Dataset) -> dict[str, float | None]:
     rate = rate_error = None
     if np.unique(d[used]).size >= 2:
         pairs = finite_clusters.finite_cluster(delta, d[used], 2) / finite_clusters.finite_cluster(delta, d[used], 1)
-        sigma = np.hypot(error[used] / y[used], pairs)
-        design = np.stack([np.ones(used.sum()), d[used]], axis=1) / sigma[:, None]
-        covariance = np.linalg.inv(design.T @ design)
-        solution = covariance @ design.T @ (np.log(y[used]) / sigma)
-        rate, rate_error = -float(solution[1]), float(np.sqrt(covariance[1, 1]))
+        sigma = np.sqrt((error[used] / y[used]) ** 2 + pairs**2 + _ROUNDING**2)
+        weights = (sigma.min() / sigma) ** 2
+        offset = d[used] - np.average(d[used], weights=weights)
+        spread = float(np.sum(weights * offset**2))
+        rate = -float(np.sum(weights * offset * np.log(y[used]))) / spread
+        rate_error = float(sigma.min()) / np.sqrt(spread)
     return {
         "delta": delta,
         "rate": rate,
@@ -212,5 +251,5 @@ def fit_rate(curve: xr.Dataset) -> dict[str, float | None]:
 
 
 EXPERIMENT: Experiment[Settings, tuple[float, int]] = Experiment(
-    name="scaling", version=1, tasks=tasks, run_task=run_task, collect=collect, summarise=summarise
+    name="scaling", version=2, tasks=tasks, run_task=run_task, collect=collect, summarise=summarise
 )

@@ -129,7 +129,13 @@ def test_random_matrix_line_meets_the_norms_of_large_gaussian_matrices():
 
 @pytest.mark.parametrize(
     "value, error, text",
-    [(0.44628, 0.00021, "0.4463(2)"), (1.5, 0.0, "1.5"), (12.3, 0.97, "12(1)"), (0.1026, 0.0022, "0.103(2)")],
+    [
+        (0.44628, 0.00021, "0.4463(2)"),
+        (1.5, 0.0, "1.5"),
+        (12.3, 0.97, "12(1)"),
+        (0.1026, 0.0022, "0.103(2)"),
+        (0.5, 1e-16, "0.500000000000"),
+    ],
 )
 def test_uncertain_writes_the_error_in_brackets(value, error, text):
     assert uncertain(value, error) == text

@@ -32,7 +32,10 @@ def test_rows_have_what_the_readme_promises(finished):
         q = row["neighbours"] * row["p"]
         survival = float(meanfield.poisson(q).connected)
         assert row["mean_field"] == pytest.approx(1 - survival**2, abs=1e-12)
-        assert row["method"] in ("counting", "importance")
+        # below a mean of one new occupied neighbour all clusters are finite: nothing to simulate
+        is_trivial = (row["neighbours"] - 1) * row["p"] <= 1
+        assert row["method"] in (("exact",) if is_trivial else ("counting", "importance"))
+        assert row["n_samples"] == SMALL.samples
 
 
 def test_disconnection_falls_with_dimension_and_ends_as_two_isolated_sites(finished):
@@ -142,3 +145,25 @@ def test_help_shows_an_example(capsys):
             commandline.main("percolation", command.COMMANDS, [name, "--help"])
         assert stopped.value.code == 0
         assert f"python -m percolation {name}" in capsys.readouterr().out
+
+
+def test_imagenets_dimension_is_within_reach_and_points_beyond_it_are_left_out(tmp_path):
+    chosen = scaling.Settings(deltas=(0.2, 0.01, 5e-4), dimensions=(8, 3072, 150_528), samples=1000, max_sites=1000)
+    found = campaign.run(scaling.EXPERIMENT, chosen, out=tmp_path)
+    assert [(row["delta"], row["dimension"]) for row in found.summary["rows"]] == [
+        *((0.2, 8), (0.01, 8), (0.01, 3072), (5e-4, 8), (5e-4, 3072), (5e-4, 150_528)),
+    ]
+    assert int(found.dataset["disconnected"].isnull().sum()) == 3
+    last = found.summary["rows"][-1]
+    assert last["disconnected"] == pytest.approx(2 * (1 - 5e-4) ** 301_056, rel=1e-9)
+    assert last["standard_error"] < 0.01 * last["disconnected"]
+    assert last["effective_samples"] > 900
+    assert found.summary["fits"][2]["rate"] == pytest.approx(2 * np.log(1 / (1 - 5e-4)), rel=1e-3)
+    assert found.summary["fits"][0]["rate"] is None
+
+
+def test_a_point_that_would_take_minutes_gets_fewer_samples():
+    assert scaling._affordable(20_000, 2 * 10 * 40.0, 10**8) == 20_000
+    assert scaling._affordable(20_000, 2 * 1024 * 40.0, 10**8) == 1220
+    assert scaling._affordable(20_000, 1e9, 10**8) == 100
+    assert scaling._affordable(50, 1e9, 10**8) == 50

@@ -263,8 +263,19 @@ def grow_with_perimeter(
     small = np.zeros(1 << 12, dtype=np.uint64)
     queue = np.empty(64, dtype=np.uint64)
     seen = np.empty(small.size // 2, dtype=np.uint64)
+    keys = np.empty(steps.size + 1, dtype=np.uint64)
+    words = np.empty(steps.size + 1, dtype=np.uint64)
     for run in range(salts.size):
         salt = salts[run]
+        # Far from the threshold nearly every cluster is one site, whose perimeter needs no table.
+        if steps.size < 2 * _BLOCK:
+            n_found = few_neighbours(_ORIGIN, salt, threshold, steps, keys, words, 0)
+        else:
+            n_found = many_neighbours(_ORIGIN, salt, threshold, steps, keys, words, 0)
+        if n_found == 0:
+            sizes[run] = 1
+            perimeters[run] = steps.size
+            continue
         table = small
         table[slot_of(table, _ORIGIN, mix(_ORIGIN ^ salt))] = _ORIGIN
         queue[0] = _ORIGIN
