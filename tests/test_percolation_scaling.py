@@ -148,12 +148,14 @@ def test_help_shows_an_example(capsys):
 
 
 def test_imagenets_dimension_is_within_reach_and_points_beyond_it_are_left_out(tmp_path):
-    chosen = scaling.Settings(deltas=(0.2, 0.01, 5e-4), dimensions=(8, 3072, 150_528), samples=1000, max_sites=1000)
+    chosen = scaling.Settings(
+        deltas=(0.2, 0.01, 5e-4), dimensions=(8, 3072, 16_384, 150_528), samples=1000, max_sites=1000
+    )
     found = campaign.run(scaling.EXPERIMENT, chosen, out=tmp_path)
     assert [(row["delta"], row["dimension"]) for row in found.summary["rows"]] == [
-        *((0.2, 8), (0.01, 8), (0.01, 3072), (5e-4, 8), (5e-4, 3072), (5e-4, 150_528)),
+        *((0.2, 8), (0.01, 8), (0.01, 3072), (5e-4, 8), (5e-4, 3072), (5e-4, 16_384), (5e-4, 150_528)),
     ]
-    assert int(found.dataset["disconnected"].isnull().sum()) == 3
+    assert int(found.dataset["disconnected"].isnull().sum()) == 5
     last = found.summary["rows"][-1]
     assert last["disconnected"] == pytest.approx(2 * (1 - 5e-4) ** 301_056, rel=1e-9)
     assert last["standard_error"] < 0.01 * last["disconnected"]
