@@ -99,9 +99,11 @@ def run_task(settings: Settings, task: tuple[float, int], seeds: np.random.SeedS
     """
     p, dimension = task
     sampling_seed, counting_seed = seeds.spawn(2)
+    # Clusters of more than one site store their neighbours; their share and mean size are those of the Bethe lattice.
     sampling = float(meanfield.conjugate_probability(p, 2 * dimension))
-    mean_size = 1 / max(1 - (2 * dimension - 1) * sampling, 1e-3)  # on the Bethe lattice
-    n_samples = _affordable(settings.samples, 2 * dimension * mean_size, _MOST_STORED)
+    share = 1 - float(meanfield.isolated(sampling, 2 * dimension)) + 0.03
+    mean_size = 1 / max(1 - (2 * dimension - 1) * sampling, 1e-3)
+    n_samples = _affordable(settings.samples, 2 * dimension * share * mean_size, _MOST_STORED)
     try:
         sampled = rare.finite_probability(
             p,
