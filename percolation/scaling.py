@@ -239,9 +239,11 @@ def fit_rate(curve: xr.Dataset) -> dict[str, float | None]:
         pairs = finite_clusters.finite_cluster(delta, d[used], 2) / finite_clusters.finite_cluster(delta, d[used], 1)
         sigma = np.sqrt((error[used] / y[used]) ** 2 + pairs**2 + _ROUNDING**2)
         weights = (sigma.min() / sigma) ** 2
-        offset = d[used] - np.average(d[used], weights=weights)
+        # From the most certain point on, whose weight may exceed the others' by more than float64 resolves.
+        offset, logs = d[used] - d[used][np.argmin(sigma)], np.log(y[used]) - np.log(y[used][np.argmin(sigma)])
+        offset, logs = (x - np.average(x, weights=weights) for x in (offset, logs))
         spread = float(np.sum(weights * offset**2))
-        rate = -float(np.sum(weights * offset * np.log(y[used]))) / spread
+        rate = -float(np.sum(weights * offset * logs)) / spread
         rate_error = float(sigma.min()) / np.sqrt(spread)
     return {
         "delta": delta,
