@@ -18,6 +18,7 @@ Vrabel, Shem-Ur, Oz, Krueger, arXiv:2409.05800, Conjecture 4.1 (Eq. 3), Eqs. 21-
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -93,6 +94,29 @@ def tasks(settings: Settings) -> dict[str, tuple[float, int]]:
 
 
 def run_task(settings: Settings, task: tuple[float, int], seeds: np.random.SeedSequence) -> Arrays:
+    """Estimate the probability that two far occupied sites are not connected."""
+    return _pair(estimate_finite(settings, task, seeds))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """The probability Q that an occupied site's cluster is finite, and its interval of two standard errors.
+
+    ``truncation_bound`` bounds what the stopped clusters would add; ``is_sampled`` tells importance sampling from
+    counting.
+    """
+
+    value: float
+    standard_error: float
+    low: float
+    high: float
+    truncation_bound: float
+    effective_samples: float
+    n_samples: int
+    is_sampled: bool
+
+
+def estimate_finite(settings: Settings, task: tuple[float, int], seeds: np.random.SeedSequence) -> Estimate:
     """Estimate the probability that the cluster of an occupied site is finite, by importance sampling.
 
     Near the threshold, where importance sampling refuses, clusters are counted.
@@ -114,19 +138,34 @@ def run_task(settings: Settings, task: tuple[float, int], seeds: np.random.SeedS
         )
     except RuntimeError:
         return _count(settings, task, np.random.default_rng(counting_seed))
-    q, error = sampled.value, sampled.standard_error
-    ends = (q - 2 * error, q + 2 * error)
-    return _arrays(q, error, ends, sampled.truncation_bound, sampled.effective_samples, n_samples, is_sampled=True)
+    return Estimate(
+        value=sampled.value,
+        standard_error=sampled.standard_error,
+        low=sampled.value - 2 * sampled.standard_error,
+        high=sampled.value + 2 * sampled.standard_error,
+        truncation_bound=sampled.truncation_bound,
+        effective_samples=sampled.effective_samples,
+        n_samples=n_samples,
+        is_sampled=True,
+    )
 
 
-def _count(settings: Settings, task: tuple[float, int], rng: np.random.Generator) -> Arrays:
+def _count(settings: Settings, task: tuple[float, int], rng: np.random.Generator) -> Estimate:
     """Estimate the same by growing clusters and counting the finite ones."""
     p, dimension = task
     n_samples = _affordable(settings.samples, 2 * dimension * settings.max_sites, _MOST_TESTS)
     grown = growth.grow(p, dimension, n_samples=n_samples, max_sites=settings.max_sites, rng=rng, n_workers=1)
     one, two = (growth.infinite_probability(grown, z=z) for z in (1.0, 2.0))
-    error, ends = (one.high - one.low) / 2, (1 - two.high, 1 - two.low)
-    return _arrays(1 - one.value, error, ends, one.truncation_bound, n_samples, n_samples, is_sampled=False)
+    return Estimate(
+        value=1 - one.value,
+        standard_error=(one.high - one.low) / 2,
+        low=1 - two.high,
+        high=1 - two.low,
+        truncation_bound=one.truncation_bound,
+        effective_samples=n_samples,
+        n_samples=n_samples,
+        is_sampled=False,
+    )
 
 
 def _affordable(n_samples: int, cost: float, most: int) -> int:
@@ -134,28 +173,19 @@ def _affordable(n_samples: int, cost: float, most: int) -> int:
     return min(n_samples, max(100, int(most / cost)))
 
 
-def _arrays(
-    finite: float,
-    error: float,
-    ends: tuple[float, float],
-    bound: float,
-    effective: float,
-    n_samples: int,
-    *,
-    is_sampled: bool,
-) -> Arrays:
+def _pair(found: Estimate) -> Arrays:
     """Return the estimate for one site turned into the one for two: Q -> 1 - (1 - Q)^2, whose slope is 2 (1 - Q)."""
-    low, high = (meanfield.pair_disconnected(np.clip(end, 0, 1)) for end in ends)
+    finite = min(found.value, 1.0)
     values = {
-        "disconnected": meanfield.pair_disconnected(min(finite, 1.0)),
+        "disconnected": meanfield.pair_disconnected(finite),
         # At Q = 1 the slope vanishes and the second order is left.
-        "standard_error": max(2 * (1 - min(finite, 1.0)) * error, error**2),
-        "low": low,
-        "high": high,
-        "truncation_bound": min(2 * (1 - min(finite, 1.0)) * bound, 1.0),
-        "effective_samples": effective,
-        "n_samples": n_samples,
-        "is_sampled": is_sampled,
+        "standard_error": max(2 * (1 - finite) * found.standard_error, found.standard_error**2),
+        "low": meanfield.pair_disconnected(np.clip(found.low, 0, 1)),
+        "high": meanfield.pair_disconnected(np.clip(found.high, 0, 1)),
+        "truncation_bound": min(2 * (1 - finite) * found.truncation_bound, 1.0),
+        "effective_samples": found.effective_samples,
+        "n_samples": found.n_samples,
+        "is_sampled": found.is_sampled,
     }
     return {name: np.asarray(value) for name, value in values.items()}
 

@@ -76,9 +76,9 @@ def test_dataset_says_what_it_holds(finished):
 
 
 def test_counting_covers_zero_counts():
-    arrays = scaling._count(
-        scaling.Settings(samples=100, max_sites=100), (0.2, 40), np.random.default_rng(0)
-    )  # nothing finite will be seen: 1e-7
+    # nothing finite will be seen: 1e-7
+    settings = scaling.Settings(samples=100, max_sites=100)
+    arrays = scaling._pair(scaling._count(settings, (0.2, 40), np.random.default_rng(0)))
     assert arrays["disconnected"] == 0
     assert arrays["standard_error"] > 0
     assert arrays["high"] == pytest.approx(1 - (1 - 4 / 104) ** 2)
