@@ -10,3 +10,4 @@ PROPER_POLYCUBES_N_MINUS_4 = (
     (1, 214, 21225, 1688424, 125055400, 9178531200, 687848686448),
     "OEIS A259015 (Barequet and Shalah 2015), fixed polycubes of n = 5, 6, ... cells that span n - 4 dimensions",
 )
+CLUSTER_DIMENSION_2D = (91 / 48, 0.0, "Stauffer and Aharony, Introduction to Percolation Theory; d_f in two dimensions")

@@ -1,4 +1,11 @@
-"""Newman-Ziff: sites or bonds occupied one by one, clusters followed by union-find."""
+"""Newman-Ziff: sites or bonds occupied one by one, clusters followed by union-find.
+
+A *turn* says how often a way winds around the torus: the sum over the followed axes of w_i t_i, where t_i counts, with
+its sign, how often the way passes from the last to the first place of axis i. The *weights* w_i are 1, 2^bits,
+4^bits ..., and 0 for an axis that is not followed: a field of so many bits an axis. Turns are added without regard to
+the fields; this is right as long as each t_i stays within an eighth of its field's range on either side of 0, which
+:func:`climb` watches: turn + *offset* has none of the bits of *guard* then.
+"""
 
 from __future__ import annotations
 
@@ -6,195 +13,234 @@ import numpy as np
 
 from percolation._kernels.compiler import jit
 
+BITS = 9  # 2^9 cluster sizes are counted together
+
 
 @jit
-def climb(nodes: np.ndarray, site: int, ways: np.ndarray, row: int) -> int:
-    """Return the root of an occupied ``site``, halving the path to it; ``ways[row]`` becomes its displacement from it.
+def shuffle(order: np.ndarray, first: int, uniforms: np.ndarray) -> None:
+    """Draw entries ``first``, ``first`` + 1, ... of a random permutation of ``order``, one for each of ``uniforms``.
 
-    A row of ``nodes`` is a site: its parent, or minus the size of its cluster at a root; the faces that a root's
-    cluster touches, bit 2i for the low and 2i + 1 for the high face of open axis i; and the site's displacement from
-    its parent, an entry an axis, of no meaning at a root. In one row because they are read together.
+    A step of Fisher and Yates each, so that the entries before ``first`` stay, and any number of entries may be drawn
+    before the rest. ``uniforms`` lie in [0, 1).
     """
-    n_axes = ways.shape[1]
-    for i in range(n_axes):
-        ways[row, i] = 0
-    parent = nodes[site, 0]
+    for k in range(uniforms.size):
+        here = first + k
+        there = here + np.int64(uniforms[k] * (order.size - here))
+        order[here], order[there] = order[there], order[here]
+
+
+@jit
+def climb(
+    parents: np.ndarray, turns: np.ndarray, site: np.int64, follows: bool, offset: np.int64, guard: np.int64
+) -> tuple[np.int64, np.int64, bool]:
+    """Return the root of an occupied ``site``, the turn of the way from it to the site, whether a turn is too large.
+
+    ``parents[site]`` is the site's parent, or minus the size of its cluster at a root. ``turns[site]`` is the turn of
+    the way from its parent, of no meaning at a root; neither read nor kept unless ``follows``. The path is halved.
+    """
+    turn = np.int64(0)
+    bits = np.int64(0)
+    parent = np.int64(parents[site])
     while parent >= 0:
-        above = nodes[parent, 0]
-        if above >= 0:
-            for i in range(n_axes):
-                nodes[site, 2 + i] += nodes[parent, 2 + i]
-            nodes[site, 0] = above
-            parent = above
-        for i in range(n_axes):
-            ways[row, i] += nodes[site, 2 + i]
-        site = parent
-        parent = nodes[site, 0]
-    return site
+        above = np.int64(parents[parent])
+        if follows:
+            turn += turns[site]
+            bits |= turn + offset
+        if above < 0:
+            site = parent
+            break
+        if follows:
+            turns[site] += turns[parent]
+            turn += turns[parent]
+            bits |= turn + offset
+        parents[site] = above
+        site = above
+        parent = np.int64(parents[site])
+    return site, turn, bits & guard != 0
 
 
 @jit
-def join(
-    site: int,
-    other: int,
-    axis: int,
-    step: int,
-    periodic: np.ndarray,
-    nodes: np.ndarray,
-    of_size: np.ndarray,
-    largest_two: np.ndarray,
-    crossed: np.ndarray,
-    ways: np.ndarray,
-) -> float:
-    """Join two occupied neighbours, ``other`` one ``step`` along ``axis`` from ``site``; return the growth of sum s^2.
+def note(turn: np.int64, weights: np.ndarray, n: int, crossed_at: np.ndarray) -> bool:
+    """Lower ``crossed_at`` to ``n`` along the axes that a closed way of this ``turn`` winds around.
 
-    ``nodes`` is as in :func:`climb`. ``of_size[s]`` counts clusters of s sites, ``largest_two`` holds the two largest
-    sizes. ``crossed[i]`` is set where a cluster now joins both faces of open axis i or wraps around periodic axis i.
-    ``ways``, two rows of an entry an axis, is for use within.
+    Returns whether some followed axis was not wound around by then.
     """
-    first = climb(nodes, site, ways, 0)
-    second = climb(nodes, other, ways, 1)
-    n_axes = periodic.size
-    if first == second:
-        # The way through this bond differs from the way through the tree by what it winds around the torus.
-        for i in range(n_axes):
-            wound = ways[0, i] - ways[1, i]
-            if i == axis:
-                wound += step
-            if wound != 0 and periodic[i]:
-                crossed[i] = True
-        return 0.0
-    size_first = -np.int64(nodes[first, 0])
-    size_second = -np.int64(nodes[second, 0])
-    size = size_first + size_second
-    sign = 1
-    root, child = first, second
-    if size_first < size_second:
-        sign = -1
-        root, child = second, first
-    for i in range(n_axes):
-        apart = ways[0, i] - ways[1, i]  # position of second's root less that of first's
-        if i == axis:
-            apart += step
-        nodes[child, 2 + i] = sign * apart
-    nodes[root, 0] = -size
-    nodes[child, 0] = root
-    faces = nodes[root, 1] | nodes[child, 1]
-    if faces != nodes[root, 1]:
-        nodes[root, 1] = faces
-        for i in range(n_axes):
-            if (faces >> (2 * i)) & 3 == 3:
-                crossed[i] = True
-    of_size[size_first] -= 1
-    of_size[size_second] -= 1
-    of_size[size] += 1
-    if size > largest_two[0]:
-        if of_size[largest_two[0]] > 0:
-            largest_two[1] = largest_two[0]
-        largest_two[0] = size
-    elif size > largest_two[1]:
-        largest_two[1] = size
-    # The second largest falls only when it was merged away; all falls together are no longer than all rises.
-    while largest_two[1] > 0 and of_size[largest_two[1]] <= (1 if largest_two[1] == largest_two[0] else 0):
-        largest_two[1] -= 1
-    return 2.0 * size_first * size_second
+    is_left = False
+    for axis in range(weights.size - 1, -1, -1):
+        weight = weights[axis]
+        if weight > 0:
+            times = (turn + weight // 2) // weight
+            turn -= times * weight
+            if times != 0:
+                crossed_at[axis] = min(crossed_at[axis], n)
+            is_left = is_left or crossed_at[axis] > n
+    return is_left
+
+
+@jit
+def next_size(size: int, of_size: np.ndarray, of_block: np.ndarray) -> int:
+    """Return the size of the largest cluster of at most ``size`` sites, or 0.
+
+    ``of_size[s]`` counts clusters of s sites; ``of_block`` counts those of each 512 sizes together.
+    """
+    while size > 0 and of_size[size] == 0:
+        block = size >> BITS
+        size = (block << BITS) - 1 if block > 0 and of_block[block] == 0 else size - 1
+    return size
 
 
 @jit
 def sweep(
     order: np.ndarray,
+    first: int,
+    last: int,
     by_bond: bool,
     shape: np.ndarray,
     periodic: np.ndarray,
-    nodes: np.ndarray,
+    weights: np.ndarray,
+    bits: int,
+    parents: np.ndarray,
+    turns: np.ndarray,
+    faces: np.ndarray,
+    of_size: np.ndarray,
+    of_block: np.ndarray,
+    tallies: np.ndarray,
     largest: np.ndarray,
     second: np.ndarray,
-    squares: np.ndarray,
+    others: np.ndarray,
     crossed_at: np.ndarray,
-) -> None:
-    """Occupy sites, or bonds between sites that are all occupied, in ``order``, and follow the clusters.
+) -> bool:
+    """Occupy ``order[first:last]``, sites, or bonds between sites that are all occupied, and follow the clusters.
 
     ``order`` is a permutation of the sites, or of the bonds that exist, bond d site + i leading from the site along
-    axis i. ``nodes`` has a row a site and 2 + d columns, of any content; see :func:`climb`. Entry n of ``largest``,
-    ``second`` and ``squares`` becomes the largest and second largest cluster and the sum of squared sizes once n are
-    occupied. ``crossed_at[axis]`` becomes the n at which a cluster first wraps around a periodic axis or joins both
-    faces of an open one, or the number of steps plus one. Periodic axes have at least three sites; d is at most 15.
+    axis i; what stands before ``first`` has been occupied by earlier calls. Entry n of ``largest``, ``second`` and
+    ``others`` becomes the largest and second largest cluster, and the sum of squared sizes of all but the largest,
+    once n are occupied. ``crossed_at[axis]``, more than the number of steps at first, becomes the n at which a cluster
+    first wraps around an axis of positive weight, or joins both faces of an open one if ``faces`` has entries.
+
+    Kept from call to call: ``parents`` and ``turns`` of :func:`climb`, with as many as there are sites for a parent
+    of an empty site; ``faces``, empty or an entry a site, the faces that a root's cluster touches, bit 2i for the low
+    and 2i + 1 for the high face of open axis i; ``of_size`` and ``of_block`` of :func:`next_size`; and ``tallies``, the
+    largest and second largest cluster and the sum of all squared sizes. Periodic axes have at least three sites.
+
+    Returns False, and all is void, when a turn is too large for its field of ``bits``, at least 7. There is room for
+    any if one axis alone has 63.
     """
-    n_sites = nodes.shape[0]
+    n_sites = parents.size
     n_axes = shape.size
-    empty = n_sites  # no site's parent
     strides = np.ones(n_axes, dtype=np.int64)
     for axis in range(n_axes - 2, -1, -1):
         strides[axis] = strides[axis + 1] * shape[axis + 1]
-    of_size = np.zeros(n_sites + 1, dtype=np.int32)
-    largest_two = np.zeros(2, dtype=np.int64)
-    crossed = np.zeros(n_axes, dtype=np.bool_)
-    ways = np.zeros((2, n_axes), dtype=np.int32)
-    places = np.zeros(n_axes, dtype=np.int64)
-    crossed_at[:] = order.size + 1
-    sum_squares = 0.0
-    if by_bond:
-        of_size[1] = n_sites
-        largest_two[0] = 1
-        largest_two[1] = 1 if n_sites > 1 else 0
-        sum_squares = float(n_sites)
-    for site in range(n_sites):
-        faces = 0
-        rest = site
-        for axis in range(n_axes - 1, -1, -1):
-            above = rest // shape[axis]
-            place = rest - above * shape[axis]
-            rest = above
-            if not periodic[axis]:
-                if place == 0:
-                    faces |= 1 << (2 * axis)
-                if place == shape[axis] - 1:
-                    faces |= 2 << (2 * axis)
-                if by_bond and shape[axis] == 1:
-                    crossed_at[axis] = 0
-        nodes[site, 0] = -1 if by_bond else empty
-        nodes[site, 1] = faces
-    largest[0] = largest_two[0]
-    second[0] = largest_two[1]
-    squares[0] = sum_squares
-    for n in range(order.size):
+    # A quotient of whole numbers below 2^50 is (numerator + 1/2) times the inverse, rounded down: faster than division.
+    inverses = 1.0 / strides
+    near = np.empty(2 * n_axes, dtype=np.int64)  # occupied neighbours
+    hops = np.empty(2 * n_axes, dtype=np.int64)  # ... and the turns of the steps to them
+    n_largest, n_second, squares = tallies
+    offset = np.int64(weights.sum()) << (bits - 3)
+    guard = np.int64(weights.sum() * 3) << (bits - 2)
+    follows = note(np.int64(0), weights, first, crossed_at)
+    open_left = 0
+    for axis in range(n_axes):
+        if not periodic[axis] and faces.size > 0 and crossed_at[axis] > first:
+            open_left |= 1 << (2 * axis)
+    for n in range(first, last):
+        n_near = 0
         if by_bond:
-            site = np.int64(order[n]) // n_axes
-            axis = np.int64(order[n]) % n_axes
-            other = site + strides[axis]
-            if (site // strides[axis]) % shape[axis] == shape[axis] - 1:
-                other -= shape[axis] * strides[axis]
-            sum_squares += join(site, other, axis, 1, periodic, nodes, of_size, largest_two, crossed, ways)
+            site = np.int64((order[n] + 0.5) / n_axes)
+            axis = order[n] - site * n_axes
+            row = np.int64((site + 0.5) * inverses[axis])
+            is_last = row % shape[axis] == shape[axis] - 1
+            near[0] = site + strides[axis] * (1 - shape[axis] if is_last else 1)
+            hops[0] = weights[axis] if is_last else 0
+            n_near = 1
+            root, here, is_lost = climb(parents, turns, site, follows, offset, guard)
+            if is_lost:
+                return False
+            alone = -np.int64(parents[root])
         else:
             site = np.int64(order[n])
-            nodes[site, 0] = -1
-            of_size[1] += 1
-            sum_squares += 1.0
-            if largest_two[0] == 0:
-                largest_two[0] = 1
-            elif largest_two[1] == 0:
-                largest_two[1] = 1
-            rest = site
-            for axis in range(n_axes - 1, -1, -1):
-                above = rest // shape[axis]
-                places[axis] = rest - above * shape[axis]
-                rest = above
-                if not periodic[axis] and shape[axis] == 1:
-                    crossed[axis] = True
-            for way in range(2 * n_axes):
-                axis = way >> 1
-                step = 2 * (way & 1) - 1
-                place = places[axis] + step
-                other = site + step * strides[axis]
-                if place < 0 or place == shape[axis]:
-                    if not periodic[axis]:
-                        continue
-                    other -= step * shape[axis] * strides[axis]
-                if nodes[other, 0] != empty:
-                    sum_squares += join(site, other, axis, step, periodic, nodes, of_size, largest_two, crossed, ways)
-        for axis in range(n_axes):
-            if crossed[axis] and crossed_at[axis] > n + 1:
-                crossed_at[axis] = n + 1
-        largest[n + 1] = largest_two[0]
-        second[n + 1] = largest_two[1]
-        squares[n + 1] = sum_squares
+            row_before = np.int64(0)
+            for axis in range(n_axes):
+                length = shape[axis]
+                stride = strides[axis]
+                row = np.int64((site + 0.5) * inverses[axis])
+                place = row - row_before * length
+                row_before = row
+                other = site - stride
+                hop = np.int64(0)
+                if place == 0:
+                    # Beyond an open face stands the site itself, which is still empty.
+                    other = site + (length - 1) * stride if periodic[axis] else site
+                    hop = -weights[axis]
+                near[n_near] = other
+                hops[n_near] = hop
+                n_near += np.int64(parents[other] != n_sites)  # rather than a branch that cannot be foretold
+                other = site + stride
+                hop = np.int64(0)
+                if place == length - 1:
+                    other = site - (length - 1) * stride if periodic[axis] else site
+                    hop = weights[axis]
+                near[n_near] = other
+                hops[n_near] = hop
+                n_near += np.int64(parents[other] != n_sites)
+            root = site
+            here = np.int64(0)
+            alone = np.int64(0)
+            parents[site] = -1
+        size = max(alone, np.int64(1))
+        squares -= alone * alone
+        for k in range(n_near):
+            top, there, is_lost = climb(parents, turns, near[k], follows, offset, guard)
+            if is_lost:
+                return False
+            there -= hops[k]  # the turn from the neighbour's root to the site, through the neighbour
+            if top == root:
+                if follows and here != there:
+                    follows = note(here - there, weights, n + 1, crossed_at)
+                continue
+            joined = -np.int64(parents[top])
+            squares -= joined * joined
+            of_size[joined] -= 1
+            of_block[joined >> BITS] -= 1
+            if joined < size:
+                parents[top] = root
+                if follows:
+                    turns[top] = here - there
+            else:
+                parents[root] = top
+                if follows:
+                    turns[root] = there - here
+                here = there
+                root, top = top, root
+            if open_left != 0:
+                faces[root] |= faces[top]
+            size += joined
+        squares += size * size
+        if size > alone:
+            parents[root] = -size
+            if alone > 0:
+                of_size[alone] -= 1
+                of_block[alone >> BITS] -= 1
+            of_size[size] += 1
+            of_block[size >> BITS] += 1
+            if size > n_largest:
+                if of_size[n_largest] > 0:
+                    n_second = n_largest
+                n_largest = size
+                n_second = next_size(n_second, of_size, of_block)
+            elif size > n_second:
+                n_second = size
+        if open_left != 0:
+            both = np.int64(faces[root]) & (np.int64(faces[root]) >> 1) & open_left
+            if both != 0:
+                open_left &= ~both
+                for axis in range(n_axes):
+                    if (both >> (2 * axis)) & 1:
+                        crossed_at[axis] = n + 1
+        largest[n + 1] = n_largest
+        second[n + 1] = n_second
+        others[n + 1] = np.float64(squares - n_largest * n_largest)
+    tallies[0] = n_largest
+    tallies[1] = n_second
+    tallies[2] = squares
+    return True
