@@ -10,9 +10,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
+import xarray as xr
 from tqdm.auto import tqdm
 
-from paper_figs import fig_bounds, fig_cover, fig_evolution, fig_lattice, fig_scaling, fig_untrained, report, style
+from paper_figs import (
+    fig_bounds,
+    fig_cover,
+    fig_evolution,
+    fig_lattice,
+    fig_scaling,
+    fig_thresholds,
+    fig_untrained,
+    report,
+    style,
+)
 from paper_figs.plot import Plot
 from percolation import campaign, commandline, runs
 
@@ -21,11 +32,14 @@ PLOTS: dict[str, Plot] = {
     "bounds": fig_bounds.PLOT,
     "cover": fig_cover.PLOT,
     "fig08": fig_lattice.PLOT,
+    "thresholds": fig_thresholds.PLOT,
     "scaling": fig_scaling.PLOT,
     "fig06": fig_untrained.PLOT,
     "fig09": fig_evolution.BATCHES,
     "fig10": fig_evolution.EPOCHS,
 }
+# Run folders of full-scale runs, copied here under the figure's name.
+KEPT = Path(__file__).parent / "data"
 PRESETS = ("quick", "paper", "ci")
 PROGRAM = "paper_figs"
 
@@ -42,6 +56,10 @@ class Options:
     data: Annotated[
         str, tyro.conf.arg(help="images to train on: digits, cifar10, or an .npz with x_train, y_train, x_test, y_test")
     ] = "digits"
+    recompute: Annotated[
+        tyro.conf.FlagCreatePairsOff[bool],
+        tyro.conf.arg(help="also make the figures again whose full-scale results are kept in paper_figs/data"),
+    ] = False
     device: Annotated[commandline.Device, tyro.conf.arg(help="where torch computes")] = "cpu"
     json: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help="print the summary as JSON only")] = False
 
@@ -98,20 +116,35 @@ def _draw(names: tuple[str, ...], options: Options) -> list[report.Section]:
         for name in names:
             bar.set_description(f"{name}: {PLOTS[name].heading}")
             plot = PLOTS[name]
-            settings = _settings(plot, options)
-            finished = campaign.run(
-                plot.experiment(options.device),
-                settings,
-                out=options.out,
-                n_workers=commandline.default_workers(options.device),
-                device=options.device,
-                show_progress=not options.json,
-            )
-            path = style.save(plot.draw(finished.dataset), options.to, name)
-            caption, verdicts = plot.caption(finished.dataset), plot.judge(finished.dataset)
-            sections.append(report.section(name, plot, path.read_bytes(), caption, verdicts, finished.folder))
+            dataset, folder = _kept(name) if _is_kept(name, options) else _computed(plot, options)
+            path = style.save(plot.draw(dataset), options.to, name)
+            caption, verdicts = plot.caption(dataset), plot.judge(dataset)
+            sections.append(report.section(name, plot, path.read_bytes(), caption, verdicts, folder))
             bar.update()
     return sections
+
+
+def _computed(plot: Plot, options: Options) -> tuple[xr.Dataset, Path]:
+    """Return the dataset of a figure and its run folder, computed now or found again."""
+    finished = campaign.run(
+        plot.experiment(options.device),
+        _settings(plot, options),
+        out=options.out,
+        n_workers=commandline.default_workers(options.device),
+        device=options.device,
+        show_progress=not options.json,
+    )
+    return finished.dataset, finished.folder
+
+
+def _is_kept(name: str, options: Options) -> bool:
+    """Return whether the figure is drawn from the run folder of a full-scale run that is kept with the package."""
+    return (KEPT / name).exists() and not options.recompute and options.seed == 0
+
+
+def _kept(name: str) -> tuple[xr.Dataset, Path]:
+    """Return the dataset of the kept run and its folder."""
+    return runs.read_dataset(KEPT / name / "result.nc"), KEPT / name
 
 
 def _settings(plot: Plot, options: Options) -> Any:

@@ -258,19 +258,25 @@ PRESETS = {"quick": Settings()}
 
 
 def invaded_in_a_run(settings: Settings) -> int:
-    """Return how far one invasion goes: a power of two, by what fits 0.8 GB and ten times into the seconds."""
-    neighbours = 2 * settings.dimension if settings.neighbourhood == "face" else 3**settings.dimension - 1
-    fits = 10**8 // _slots(1, neighbours, settings.kind) * 2
-    return 1 << int(min(fits, 10**5 * settings.seconds, 2**23)).bit_length() - 1
+    """Return how far one invasion goes: the longest that fits, and ten times into the seconds at a moderate speed."""
+    longest = longest_run(settings.dimension, settings.kind, settings.neighbourhood)
+    return min(longest, max(32 * _LEAST, 1 << int(10**5 * settings.seconds).bit_length() - 1))
+
+
+def longest_run(dimension: int, kind: Kind, neighbourhood: growth.Neighbourhood = "face") -> int:
+    """Return the power of two, at most 2^23 and at least 2^15, of invaded sites whose hash takes at most 0.8 GB."""
+    neighbours = 2 * dimension if neighbourhood == "face" else 3**dimension - 1
+    fits = int(10**8 / _LOAD / (neighbours - 1 if kind == "site" else 1))
+    return min(2**23, max(32 * _LEAST, 1 << fits.bit_length() - 1))
 
 
 def tasks(settings: Settings) -> dict[str, int]:
     """Return more runs than there will be time for."""
-    return {f"run {i}": max(invaded_in_a_run(settings), 16 * _LEAST) for i in range(10_000)}
+    return {f"run {i}": invaded_in_a_run(settings) for i in range(10_000)}
 
 
 def run_task(settings: Settings, task: int, seeds: np.random.SeedSequence) -> Arrays:
-    """Invade one lattice."""
+    """Invade one lattice up to ``task`` sites or bonds."""
     checkpoints = 2 ** np.arange(int(task).bit_length())
     rng = np.random.default_rng(seeds)
     seen = invade(settings.dimension, checkpoints, kind=settings.kind, neighbourhood=settings.neighbourhood, rng=rng)

@@ -154,8 +154,8 @@ def test_an_unpublished_dimension_has_the_series_alone(tmp_path):
 def test_a_run_fits_into_memory(dimension, seconds, kind):
     n = threshold.invaded_in_a_run(threshold.Settings(dimension=dimension, seconds=seconds, kind=kind))
     assert n & (n - 1) == 0
-    assert 2**14 <= n <= 2**23
-    assert n == 2**14 or 8 * threshold._slots(n, 2 * dimension, kind) < 1.7e9
+    assert 2**15 <= n <= 2**23
+    assert n == 2**15 or 8 * threshold._slots(n, 2 * dimension, kind) < 0.81e9
 
 
 @pytest.mark.parametrize(
