@@ -86,6 +86,8 @@ def one_line_errors(program: str) -> Any:
         yield
     except (runs.RunError, ValueError, OSError) as error:
         fail(program, str(error))
+    except MemoryError as error:
+        fail(program, f"there is not enough memory ({error}); ask for less")
     except KeyboardInterrupt:
         print(f"\n{program}: stopped; the same command goes on from here", file=sys.stderr)
         raise SystemExit(130) from None

@@ -112,7 +112,7 @@ def grow(
     n_samples : int
         Independent clusters, at least 1.
     max_sites : int
-        A cluster of that many sites is stopped and taken for infinite; at least 2.
+        A cluster of that many sites is stopped and taken for infinite; 2 to 2^30.
     rng : numpy.random.Generator
         Chooses the lattices.
     neighbourhood : {"face", "corner"}
@@ -174,7 +174,7 @@ def connect(
     n_samples : int
         Independent lattices, at least 1.
     max_sites : int
-        A cluster of that many sites is stopped; at least 2.
+        A cluster of that many sites is stopped; 2 to 2^30.
     rng, neighbourhood, n_workers
         As for :func:`grow`.
 
@@ -257,6 +257,8 @@ def check(p: float, dimension: int, *, n_samples: int, max_sites: int) -> None:
     for name, value, least in (("dimension", dimension, 1), ("n_samples", n_samples, 1), ("max_sites", max_sites, 2)):
         if value != int(value) or value < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, got {value}")
+    if max_sites > 2**30:  # the hash has four slots a site, and 2^32 at most
+        raise ValueError(f"max_sites must be at most 2^30, got {max_sites}")
 
 
 def infinite_probability(growth: Growth, *, z: float = 1.0) -> Proportion:

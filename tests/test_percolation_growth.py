@@ -254,6 +254,7 @@ def test_wilson_interval_is_the_textbook_formula_and_right_at_zero():
         ({"dimension": 2.5}, "dimension must be a whole number of at least 1, got 2.5"),
         ({"n_samples": 0}, "n_samples must be a whole number of at least 1, got 0"),
         ({"max_sites": 1}, "max_sites must be a whole number of at least 2, got 1"),
+        ({"max_sites": 2**30 + 1}, r"max_sites must be at most 2\^30, got 1073741825"),
     ],
 )
 def test_bad_input_is_named(change, message):

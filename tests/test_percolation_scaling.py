@@ -123,8 +123,16 @@ def test_lattice_ranks_clusters_by_size(tmp_path):
         ("scaling --sample 3", "Unrecognized options: --sample"),
         ("scaling --preset huge", "--preset must be one of quick, paper, got huge"),
         ("lattice --p 1.2", "p must be less than or equal to 1, got 1.2"),
+        ("threshold --dimension 1", "dimension must be greater than or equal to 2, got 1"),
+        (
+            "threshold --dimension 9 --neighbourhood corner",
+            "neighbourhood must be face for bonds and above dimension 8",
+        ),
+        ("threshold --kind edge", "--kind"),
+        ("threshold --seconds 0", "seconds must be greater than or equal to 1, got 0"),
+        ("threshold --seed 1.5", "--seed: invalid literal"),
         ("lattice --shape 100000 100000", "shape must have at most 10^9 sites, got 10000000000"),
-        ("growth", "there is no command 'growth'; known: scaling, lattice"),
+        ("growth", "there is no command 'growth'; known: scaling, lattice, threshold"),
         ("scaling --out /proc/nowhere", "cannot use /proc/nowhere/scaling-"),
     ],
 )
@@ -137,6 +145,24 @@ def test_a_mistake_is_one_line_and_exit_status_two(line, message, capsys, tmp_pa
     assert len(complaint) == 1
     assert complaint[0].startswith("percolation: ")
     assert message in complaint[0]
+
+
+def test_what_does_not_fit_into_memory_is_one_line(capsys):
+    with pytest.raises(SystemExit) as stopped, commandline.one_line_errors("percolation"):
+        np.empty(2**60)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("percolation: there is not enough memory (Unable to allocate 8.00 EiB")
+
+
+def test_a_threshold_is_printed_beside_the_published_one(tmp_path, capsys):
+    line = "threshold --dimension 11 --seconds 1 --seed 1 --out".split()
+    commandline.main("percolation", command.COMMANDS, [*line, str(tmp_path)])
+    shown = capsys.readouterr().out
+    assert "published                  0.0515896843 +- 2.0e-10" in shown
+    assert "Mertens, Moore" in shown
+    commandline.main("percolation", command.COMMANDS, [*line, str(tmp_path), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert {"dimension", "p_c", "standard_error", "published", "published_error", "invaded", "seconds"} <= set(found)
 
 
 def test_help_shows_an_example(capsys):
