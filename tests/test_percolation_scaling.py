@@ -149,9 +149,9 @@ def test_a_mistake_is_one_line_and_exit_status_two(line, message, capsys, tmp_pa
 
 def test_what_does_not_fit_into_memory_is_one_line(capsys):
     with pytest.raises(SystemExit) as stopped, commandline.one_line_errors("percolation"):
-        np.empty(2**60)
+        np.empty(2**50)
     assert stopped.value.code == 2
-    assert capsys.readouterr().err.startswith("percolation: there is not enough memory (Unable to allocate 8.00 EiB")
+    assert capsys.readouterr().err.startswith("percolation: there is not enough memory (Unable to allocate 8.00 PiB")
 
 
 def test_a_threshold_is_printed_beside_the_published_one(tmp_path, capsys):
