@@ -82,7 +82,8 @@ class Connection:
         Where growth from either end was stopped.
     distances : array of int64, shape (n_samples,)
         The chemical distance, the steps of the shortest path over occupied sites; -1 where the sites are in different
-        clusters; -2 where both clusters reached ``max_sites`` before they met, and are taken for the infinite one.
+        clusters; -2 where both clusters reached ``max_sites`` before they met, and are taken for the infinite one: a
+        share that is too large by at most twice the :func:`truncation_bound` of clusters grown at the same p.
     """
 
     p: float

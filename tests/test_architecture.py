@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "paper_figs": {"numpy", "scipy", "matplotlib", "seaborn", "jinja2", "tqdm", "tyro", *OURS} | SETTINGS,
 }
 # Only the outermost layer of lipschitz knows the frame that runs experiments, which lives in percolation.
-EXCEPTIONS = {("lipschitz/__main__.py", "percolation")}
+EXCEPTIONS = {("lipschitz/__main__.py", "percolation"), ("lipschitz/torchvision_operators.py", "torchvision")}
 # Which modules may use a library that loads slowly or draws; everything else stays free of it.
 ONLY_IN = {
     "numba": {"percolation/_kernels/compiler.py"},
