@@ -8,6 +8,7 @@ import mpmath
 import networkx as nx
 import numpy as np
 import scipy.optimize
+import scipy.sparse
 
 
 def components_by_graph(labels: np.ndarray, periodic: Sequence[bool], reach: int) -> list[frozenset[tuple[int, ...]]]:
@@ -269,3 +270,56 @@ def invade_bonds(salts: Sequence[int], generators: Sequence[int], n_steps: int) 
         seen |= bonds_of(low) | bonds_of(tuple(x + (i == axis) for i, x in enumerate(low)))
         counts.append(len(seen))
     return counts
+
+
+def agreeing_bonds(labels: np.ndarray, periodic: Sequence[bool], reach: int) -> list[tuple[int, int]]:
+    """Bonds (site, axis), one step up the axis, between sites that join; across periodic faces from length 3 on."""
+    bonds = []
+    for place in np.ndindex(labels.shape):
+        for axis, length in enumerate(labels.shape):
+            up = list(place)
+            up[axis] = (up[axis] + 1) % length
+            if up[axis] == 0 and not (periodic[axis] and length > 2):
+                continue
+            low, high = int(labels[place]), int(labels[tuple(up)])
+            if low >= 0 and high >= 0 and abs(low - high) <= reach:
+                bonds.append((int(np.ravel_multi_index(place, labels.shape)), axis))
+    return bonds
+
+
+def distances_by_graph(labels: np.ndarray, periodic: Sequence[bool], reach: int, source: tuple[int, ...]) -> np.ndarray:
+    """Shortest ways from a site to all sites, by networkx; -1 where there is none."""
+    graph: nx.Graph = nx.Graph()
+    graph.add_nodes_from(int(site) for site in np.flatnonzero(labels >= 0))
+    for site, axis in agreeing_bonds(labels, periodic, reach):
+        place = list(np.unravel_index(site, labels.shape))
+        place[axis] = (place[axis] + 1) % labels.shape[axis]
+        graph.add_edge(site, int(np.ravel_multi_index(place, labels.shape)))
+    distances = np.full(labels.size, -1)
+    start = int(np.ravel_multi_index(source, labels.shape))
+    if start in graph:
+        for site, distance in nx.single_source_shortest_path_length(graph, start).items():
+            distances[site] = distance
+    return distances.reshape(labels.shape)
+
+
+def cluster_numbers(labels: np.ndarray, periodic: Sequence[bool], reach: int) -> np.ndarray:
+    """Clusters numbered in the order of first sites, -1 for empty ones, by scipy on the sparse graph; any dimension."""
+    wide = labels.astype(np.int64)
+    sites = np.arange(labels.size).reshape(labels.shape)
+    pairs = []
+    for axis, length in enumerate(labels.shape):
+        ups = np.roll(sites, -1, axis=axis)
+        beside = np.abs(wide - np.roll(wide, -1, axis=axis)) <= reach
+        there = (wide >= 0) & (np.roll(wide, -1, axis=axis) >= 0) & beside
+        if not periodic[axis]:
+            there &= np.expand_dims(np.arange(length) < length - 1, tuple(i for i in range(labels.ndim) if i != axis))
+        pairs.append(np.stack([sites[there], ups[there]]))
+    first, second = np.concatenate(pairs, axis=1)
+    graph = scipy.sparse.coo_array((np.ones(first.size), (first, second)), shape=(labels.size, labels.size))
+    found = scipy.sparse.csgraph.connected_components(graph, directed=False)[1]
+    occupied = labels.ravel() >= 0
+    _, firsts, inverse = np.unique(found[occupied], return_index=True, return_inverse=True)
+    numbers = np.full(labels.size, -1)
+    numbers[occupied] = np.argsort(np.argsort(firsts))[inverse]
+    return numbers.reshape(labels.shape)

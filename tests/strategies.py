@@ -122,3 +122,20 @@ def occupation_orders(draw: st.DrawFn) -> OccupationOrder:
     return OccupationOrder(
         shape=shape, periodic=periodic, by_bond=by_bond, order=tuple(draw(st.permutations(elements)))
     )
+
+
+@st.composite
+def dense_lattices(draw: st.DrawFn, *, max_axes: int = 3, max_sites: int = 150) -> LabelledLattice:
+    """Lattices of one to three axes with few labels, mostly periodic: clusters that wrap, in every manner."""
+    shape = draw(
+        st.lists(st.integers(1, 9), min_size=1, max_size=max_axes).filter(lambda s: int(np.prod(s)) <= max_sites)
+    )
+    top = draw(st.integers(0, 2))
+    labels = draw(hnp.arrays(np.int8, tuple(shape), elements=st.sampled_from([-1, *range(top + 1), 0])))
+    periodic = tuple(draw(st.sampled_from([True, True, False])) for _ in shape)
+    return LabelledLattice(labels=labels, periodic=periodic, reach=draw(st.integers(0, 1)))
+
+
+def block_sizes() -> st.SearchStrategy[tuple[int, int]]:
+    """Sites of a block and of a chunk of the labelling, down to one, so that small lattices have many of them."""
+    return st.sampled_from([(1, 1), (2, 7), (3, 3), (8, 24), (64, 200), (1024, 65536)])
