@@ -1,11 +1,11 @@
-"""Command line: ``python -m percolation scaling|lattice|threshold``."""
+"""Command line: ``python -m percolation scaling|lattice|threshold|regimes``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from percolation import commandline, picture, scaling, threshold
+from percolation import commandline, picture, regimes, scaling, threshold
 
 
 def _describe_scaling(summary: Mapping[str, Any]) -> str:
@@ -22,6 +22,31 @@ def _describe_scaling(summary: Mapping[str, Any]) -> str:
     fits = {"delta": "delta", "rate": "rate", "rate_standard_error": "+-", "theory_rate": "2 ln(1/(1-p))"}
     rows = commandline.table(summary["rows"], columns)
     return f"{rows}\n\nexponential rate per dimension:\n{commandline.table(summary['fits'], fits)}"
+
+
+def _describe_regimes(summary: Mapping[str, Any]) -> str:
+    columns = {
+        "theory": "theory",
+        "n_points": "points",
+        "within_1": "within 1 %",
+        "beyond_1": "beyond",
+        "open_1": "open",
+        "within_10": "within 10 %",
+        "beyond_10": "beyond",
+        "open_10": "open",
+        "from_dimension": "none beyond from d",
+    }
+    corners = {
+        "lattice": "lattice",
+        "dimension": "d",
+        "neighbours": "neighbours",
+        "p": "p",
+        "finite": "Q",
+        "standard_error": "+-",
+        "theory": "Eq. 21",
+    }
+    theories = commandline.table(summary["theories"], columns)
+    return f"{theories}\n\nboth lattices at one p:\n{commandline.table(summary['corners'], corners)}"
 
 
 def _describe_lattice(summary: Mapping[str, Any]) -> str:
@@ -68,6 +93,13 @@ COMMANDS = {
         experiment=lambda _: threshold.EXPERIMENT,
         describe=_describe_threshold,
         example="python -m percolation threshold --dimension 7 --seconds 120 --seed 1",
+    ),
+    "regimes": commandline.Command(
+        summary="Where mean field, Bethe lattice and finite clusters hold, over dimension and p.",
+        presets=regimes.PRESETS,
+        experiment=lambda _: regimes.EXPERIMENT,
+        describe=_describe_regimes,
+        example="python -m percolation regimes --dimensions 3 6 13 40 --ratios 1.2 2 5 20 --seed 0",
     ),
 }
 
