@@ -37,7 +37,7 @@ class Clusters:
 
     Parameters
     ----------
-    numbers : array of int32 (int64 from 2^31 clusters on), the lattice's shape
+    numbers : array of int32 (int64 from about 10^9 clusters on), the lattice's shape
         The cluster of every site, numbered from 0 in the order of first sites; -1 for empty sites.
     sizes : array of int64, shape (n_clusters,)
         Sites in each cluster.
@@ -101,7 +101,7 @@ def label_clusters(labels: ArrayLike, *, periodic: bool | Sequence[bool] = False
     Notes
     -----
     Time is linear in sites, and in occupied sites times axes. Memory beyond the labels is four bytes a site (eight from
-    2^31 clusters on) and about 15 + d bytes a cluster, as many again for ``wraps`` if an axis is periodic: below five
+    about 10^9 clusters on) and about 15 + d bytes a cluster, as many again for ``wraps`` if an axis is periodic: below five
     bytes a site in all near the threshold of one label. Labels that are not contiguous in C order are copied.
 
     Examples

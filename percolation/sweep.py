@@ -281,14 +281,14 @@ def _run(
         axes = groups.pop()
         faces = _faces(shape, periodic) if is_first else np.empty(0, dtype=np.int32)
         dtype, bits, weights = _turns(axes, shape.size)
-        turns = np.empty(n_sites if axes.size else 0, dtype=dtype)
+        turns = np.zeros(n_sites if axes.size else 0, dtype=dtype)
         parents[:] = -1 if by_bond else n_sites
         of_size[:] = of_block[:] = 0
         largest[0] = second[0] = others[0] = 0
         if by_bond:
             of_size[1] = of_block[0] = n_sites
             largest[0], second[0], others[0] = 1, min(n_sites - 1, 1), n_sites - 1
-        tallies = np.array([largest[0], second[0], n_sites if by_bond else 0], dtype=np.int64)
+        tallies = np.array([largest[0], second[0], n_sites if by_bond else 0, 0], dtype=np.int64)
         fits = True
         for first in range(0, n_steps, _CHUNK):
             last = min(first + _CHUNK, n_steps)
