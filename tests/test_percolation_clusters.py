@@ -93,13 +93,19 @@ def test_the_two_largest_and_the_mean_size_are_those_of_the_sorted_sizes(lattice
         assert number == -1 if len(ranked) <= n else found.sizes[number] == ranked[n]
     if len(ranked) > 1:
         assert found.largest != found.second_largest
-        assert found.second_largest == min(
-            np.flatnonzero(found.sizes == ranked[1]), key=lambda k: (k == found.largest, k)
-        )
     sites = found.sizes[found.numbers[found.numbers >= 0]]  # for each occupied site, the size of its cluster
     assert clusters.mean_size(found, with_largest=True) == pytest.approx(sites.mean() if sites.size else 0.0)
     others = found.sizes[found.numbers[(found.numbers >= 0) & (found.numbers != found.largest)]]
     assert clusters.mean_size(found, with_largest=False) == pytest.approx(others.mean() if others.size else 0.0)
+
+
+@pytest.mark.parametrize(
+    "sizes, expected",
+    [((1, 3, 1), (1, 0)), ((2, 2, 2), (0, 1)), ((1, 2, 3), (2, 1)), ((3, 1, 2), (0, 2)), ((4,), (0, -1))],
+)
+def test_of_equal_clusters_the_first_ranks_higher(sizes, expected):
+    found = clusters.label_clusters(np.repeat(np.arange(len(sizes)), sizes))
+    assert (found.largest, found.second_largest) == expected
 
 
 @given(strategies.dense_lattices())
@@ -199,6 +205,27 @@ def test_windings_drawn_by_hand():
     assert clusters.label_clusters(np.zeros((1, 3), dtype=int), periodic=True).wraps.tolist() == [[False, True]]
 
 
+@pytest.mark.parametrize("shape, p", [((20, 20), 0.6), ((6, 6, 6), 0.33), ((4, 3, 5, 4), 0.22)])
+def test_wrapping_near_the_threshold_matches_the_unrolled_clusters(shape, p):
+    around = [True] * len(shape)
+    for seed in range(40):
+        labels = random_labels(shape, p, 1, seed)
+        wraps = clusters.label_clusters(labels, periodic=True).wraps
+        bonds = oracles.agreeing_bonds(labels, around, 0)
+        sites = np.flatnonzero(labels >= 0).tolist()
+        assert wraps.any(axis=0).tolist() == oracles.crossing_axes(shape, around, sites, bonds)
+
+
+@pytest.mark.parametrize("around", [False, True])
+def test_distances_on_a_full_lattice_are_sums_of_steps_along_the_axes(around):
+    shape, source = (40, 37, 30), (3, 30, 11)
+    steps = [np.abs(place - at) for place, at in zip(np.indices(shape), source, strict=True)]
+    if around:
+        steps = [np.minimum(step, length - step) for step, length in zip(steps, shape, strict=True)]
+    found = clusters.chemical_distances(np.zeros(shape, dtype=np.int8), source, periodic=around)
+    np.testing.assert_array_equal(found, sum(steps))
+
+
 def test_an_empty_lattice_has_no_cluster():
     found = clusters.label_clusters(np.full((3, 3), -1), periodic=True)
     assert found.sizes.size == 0
@@ -265,7 +292,7 @@ def test_compiled_and_plain_python_agree_to_the_last_site():
         "from percolation import clusters\n"
         "clusters._BLOCK, clusters._CHUNK = 8, 30\n"
         "rng = np.random.default_rng(3)\n"
-        "for shape, low, periodic, reach in (((6, 5, 4), -1, True, 1), ((9, 7), -1, True, 0), ((40,), 0, False, 0)):\n"
+        "for shape, low, periodic, reach in (((6, 5, 4), -1, True, 1), ((9, 7), -1, True, 0), ((12, 12, 11), 0, False, 1)):\n"
         "    labels = rng.integers(low, 2, shape).astype(np.int8)\n"
         "    found = clusters.label_clusters(labels, periodic=periodic, reach=reach)\n"
         "    for part in (found.numbers, found.sizes, found.labels, found.spans, found.wraps):\n"
