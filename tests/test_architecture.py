@@ -13,7 +13,7 @@ SETTINGS = {"pydantic", "xarray"}
 # floor by floor, what a package may import beside the standard library
 MAY_IMPORT = {
     "percolation": {"numpy", "scipy", "numba", "joblib", "threadpoolctl", "tqdm", "tyro"} | SETTINGS,
-    "lipschitz": {"numpy", "scipy", "torch"} | SETTINGS,
+    "lipschitz": {"numpy", "scipy", "torch", "safetensors"} | SETTINGS,
     "empirical": {"numpy", "scipy", "torch", "torchvision", "sklearn", "percolation", "lipschitz"} | SETTINGS,
     "paper_figs": {"numpy", "scipy", "matplotlib", "seaborn", "jinja2", "tqdm", "tyro", *OURS} | SETTINGS,
 }
