@@ -46,7 +46,10 @@ class NormBound:
     method : str
         How the bounds were found.
     is_certified : bool
-        Whether both hold for certain, rounding included.
+        Whether both hold, rounding included: for certain, or but for ``failure_probability``.
+    failure_probability : float
+        The probability, over the random numbers that the method draws from its fixed seed, that ``upper`` is too small;
+        0 for a method that draws none.
     """
 
     upper: float
@@ -54,6 +57,7 @@ class NormBound:
     norm: float
     method: str
     is_certified: bool
+    failure_probability: float = 0.0
 
     @property
     def relative_gap(self) -> float:
