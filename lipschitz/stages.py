@@ -1,0 +1,339 @@
+"""A network prepared for tracing: what each stage does to values in float64, and to an error they carry.
+
+A stage computes y = h(x) in float64 from values x that differ from the true ones by at most e in the 2-norm. Then y
+differs from the true ones by at most
+
+    e' = L e + r_in max ||x|| + r_out max ||y|| + r_0 ,
+
+with L the Lipschitz constant of the exact h, never below the truth, and r_in, r_out, r_0 from its rounding:
+
+*Affine, y = W x + b, n products a row.* |rounding| <= gamma_{n+1} (|W| |x| + |b|) entry by entry (:mod:`lipschitz.norms`),
+whatever the order of the sums. A row's |w| |x| is at most ||w|| times the norm of what it reads, and an entry of x is
+read by at most k places of a convolution's kernel; hence || |W| |x| || <= sqrt(k) ||kernel||_F ||x||. A matrix has
+k = 1. A BatchNorm behind a convolution or a matrix is folded into it; its factors have a relative error of a few u, which
+is counted as a few more terms of the sum.
+
+*Average pooling* is a matrix A >= 0: ||A||^2 <= (largest row sum) (largest column sum), and |A| = A.
+
+*Sums, products with a number*: one rounding, u |y| a time. *ReLU, max-pooling, reshaping* do not round.
+
+Max-pooling has L = sqrt(number of windows an entry lies in), since in each window the maximum moves by no more than the
+norm of the window's change. Smooth functions have the slopes of :data:`lipschitz.fully_connected.POINTWISE` and are
+assumed to be computed by torch to 8 units in the last place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from lipschitz import graph, norms
+from lipschitz.fully_connected import POINTWISE, Erf, GaussianCdf, Sin
+
+OUTWARD = 1.0 + 2.0**-32
+"""Factor that covers the rounding of a few scalar operations, and of a norm of up to a million entries."""
+
+_MAX_DENSE = 2**23  # entries of a convolution written as a matrix
+_DENSE_GAIN = 2.5  # how much faster a product with a matrix is than a convolution, a multiplication (measured)
+
+# Largest |second derivative|, rounded up: tanh 4/sqrt(27), sigmoid 1/sqrt(108), erf sqrt(8/(pi e)), Gaussian
+# distribution 1/sqrt(2 pi e), sin 1.
+_UPPER_CURVATURE: dict[type[nn.Module], float] = {
+    nn.Tanh: 0.7699,
+    nn.Sigmoid: 0.0963,
+    Erf: 0.968,
+    GaussianCdf: 0.242,
+    Sin: 1.0,
+}
+_SLOPES = {pointwise.module: pointwise.upper_slope for pointwise in POINTWISE.values()}
+
+Kind = Literal["input", "map", "concatenate", "relu", "max_pool", "smooth"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Stage:
+    """One operation in float64, and how an error passes through it (see the module's docstring).
+
+    Parameters
+    ----------
+    name : str
+        As the network names it.
+    kind : str
+        ``map`` is affine along the segment wherever its inputs are; ``relu`` (leaky, too), ``max_pool`` and ``smooth``
+        are not; errors of a ``concatenate`` add as squares.
+    inputs : tuple of int
+        The stages it reads, by their place.
+    n_values : int
+        Length of its output for one input, in float64 numbers.
+    run : callable
+        What it computes: from a list of tensors (n, ...), one an input, to a tensor (n, ...).
+    upper_slope : float
+        L, never below the Lipschitz constant in the 2-norm.
+    rounding_in, rounding_out, rounding : float
+        r_in, r_out and r_0.
+    bend : float
+        How strongly it is not affine: the change of slope at zero of a ReLU, the largest second derivative of a smooth
+        function.
+    is_clipped : bool
+        For ``max_pool``: whether zero competes in every window, that is, whether a ReLU is part of it.
+    layer : torch.nn.Module or None
+        For ``max_pool``: its settings.
+    """
+
+    name: str
+    kind: Kind
+    inputs: tuple[int, ...]
+    n_values: int
+    run: Callable[[Sequence[torch.Tensor]], torch.Tensor]
+    upper_slope: float = 1.0
+    rounding_in: float = 0.0
+    rounding_out: float = 0.0
+    rounding: float = 0.0
+    bend: float = 0.0
+    is_clipped: bool = False
+    layer: Any = None
+
+    def upper_error(self, errors: Sequence[float]) -> float:
+        """Return L e for the errors of the inputs, without rounding of its own."""
+        return self.upper_slope * (math.hypot(*errors) if self.kind == "concatenate" else math.fsum(errors)) * OUTWARD
+
+
+def prepare(model: nn.Module, input_shape: Sequence[int], *, device: torch.device) -> tuple[Stage, ...]:
+    """Return the stages of a network, the input first and the output last, weights widened to float64 on ``device``.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Of layers that :func:`lipschitz.graph.read` knows; not changed.
+    input_shape : sequence of int
+        Of one input, without the batch axis.
+    device : torch.device
+        Where the stages compute.
+
+    Raises
+    ------
+    ValueError
+        If a layer is not known, or a weight is not a finite number.
+    """
+    steps = graph.read(model, input_shape)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"weights must be finite, got {name!r} with a number that is not")
+    readers = [[j for j, step in enumerate(steps) if i in step.inputs] for i in range(len(steps))]
+    stages: list[Stage] = []
+    places: dict[int, int] = {}
+    for i, step in enumerate(steps):
+        only_reader = steps[readers[i][0]] if len(readers[i]) == 1 else None
+        before = steps[step.inputs[0]] if step.inputs else None
+        if (
+            only_reader is not None
+            and (step.kind, only_reader.kind)
+            in (("linear", "batch_norm"), ("convolution", "batch_norm"), ("relu", "max_pool"))
+        ):
+            continue  # becomes one stage with its reader
+        absorbed = before if before is not None and step.inputs[0] not in places else None
+        sources = absorbed.inputs if absorbed is not None else step.inputs
+        with torch.no_grad():
+            stages.append(
+                _stage(step, absorbed, tuple(places[j] for j in sources), [steps[j].shape for j in sources], device)
+            )
+        places[i] = len(stages) - 1
+    return tuple(stages)
+
+
+def upper_gains(stages: Sequence[Stage]) -> list[float]:
+    """Return, for every stage, a Lipschitz constant of the network's outputs as a function of that stage's output."""
+    gains = [0.0] * len(stages)
+    gains[-1] = 1.0
+    for place in range(len(stages) - 1, 0, -1):
+        for source in stages[place].inputs:
+            gains[source] += gains[place] * stages[place].upper_slope * OUTWARD
+    return gains
+
+
+def _stage(
+    step: graph.Step,
+    absorbed: graph.Step | None,
+    inputs: tuple[int, ...],
+    shapes: Sequence[tuple[int, ...]],
+    device: torch.device,
+) -> Stage:
+    unit = norms.gamma(1)
+    layer: Any = step.layer
+    same = {"name": step.name, "inputs": inputs, "n_values": math.prod(step.shape)}
+    match step.kind:
+        case "linear" | "convolution" | "batch_norm":
+            return _affine(step, absorbed, inputs, shapes[0], device)
+        case "relu" | "leaky_relu":
+            slope = step.constant  # 0 for ReLU
+            return Stage(
+                **same,
+                kind="relu",
+                run=lambda values: functional.leaky_relu(values[0], slope) if slope else functional.relu(values[0]),
+                upper_slope=max(1.0, abs(slope)),
+                rounding_out=unit if slope else 0.0,
+                bend=abs(1.0 - slope) * OUTWARD,
+            )
+        case "smooth":
+            return Stage(
+                **same,
+                kind="smooth",
+                run=lambda values: layer(values[0]),
+                upper_slope=_SLOPES[type(layer)],
+                rounding_out=16.0 * unit,
+                bend=_UPPER_CURVATURE[type(layer)],
+            )
+        case "max_pool":
+            return Stage(
+                **same,
+                kind="max_pool",
+                run=lambda values: graph.apply(step, values).clamp_min(0.0 if absorbed else -math.inf),
+                upper_slope=math.sqrt(_most_windows(layer)) * OUTWARD,
+                is_clipped=absorbed is not None,
+                layer=layer,
+            )
+        case "average_pool":
+            slope, n_terms = _average_slope(layer, shapes[0], device)
+            rounding = norms.gamma(n_terms + 2) * slope * OUTWARD
+            return Stage(
+                **same, kind="map", run=lambda values: layer(values[0]), upper_slope=slope, rounding_in=rounding
+            )
+        case "add":
+            slope = 2.0 if len(inputs) == 1 else 1.0
+        case "scale":
+            slope = abs(step.constant)
+        case _:
+            slope = 1.0
+    return Stage(
+        **same,
+        kind="concatenate" if step.kind == "concatenate" else "input" if step.kind == "input" else "map",
+        run=lambda values: graph.apply(step, values),
+        upper_slope=slope,
+        rounding_out=2.0 * unit if step.kind in ("add", "scale", "shift") else 0.0,
+    )
+
+
+def _affine(
+    step: graph.Step,
+    absorbed: graph.Step | None,
+    inputs: tuple[int, ...],
+    shape: tuple[int, ...],
+    device: torch.device,
+) -> Stage:
+    """Return the stage of a matrix, a convolution, or a BatchNorm with or without one of them before it."""
+    like = torch.zeros((), dtype=torch.float64, device=device)
+    source = absorbed if absorbed is not None else step
+    layer: Any = source.layer
+    weight, bias, bias_size = None, None, like
+    if source.kind != "batch_norm":
+        weight = layer.weight.detach().to(like)
+        if layer.bias is not None:
+            bias = layer.bias.detach().to(like)
+            bias_size = bias.abs()
+    if step.kind == "batch_norm":
+        normalisation: Any = step.layer
+        scale, shift = graph.batch_norm(normalisation, like)
+        added = like if normalisation.bias is None else normalisation.bias.detach().to(like).abs()
+        bias_size = scale.abs() * (bias_size + normalisation.running_mean.to(like).abs()) + added
+        bias = shift if bias is None else bias * scale + shift
+        weight = scale if weight is None else weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
+    assert weight is not None
+    if source.kind == "convolution":
+        run, norm, frobenius, fan_in = _convolution(weight, bias, layer, shape, math.prod(step.shape))
+    elif source.kind == "linear":
+        matrix, vector = weight, bias
+        run, fan_in = (lambda values: functional.linear(values[0], matrix, vector)), weight.shape[1]
+        norm, frobenius = norms.bound_norm(weight.cpu().numpy(), tolerance=0.1).upper, float(weight.norm())
+    else:
+        axes = (1, -1, *(1,) * (len(shape) - 1))
+        factor, offset = weight.reshape(axes), bias.reshape(axes)  # type: ignore[union-attr]
+        run, fan_in = (lambda values: values[0] * factor + offset), 1
+        norm = frobenius = float(weight.abs().max())
+    gamma = norms.gamma(fan_in + 16)  # the sum with its bias, and the few roundings of a folded BatchNorm
+    n_places = math.prod(step.shape) // len(bias) if bias is not None else 0
+    return Stage(
+        name=step.name,
+        kind="map",
+        inputs=inputs,
+        n_values=math.prod(step.shape),
+        run=run,
+        upper_slope=(norm + norms.gamma(16) * frobenius) * OUTWARD,
+        rounding_in=gamma * frobenius * OUTWARD,
+        rounding=gamma * math.sqrt(n_places) * float(bias_size.norm()) * OUTWARD + 1e-290,  # and what underflows
+    )
+
+
+def _convolution(
+    weight: torch.Tensor, bias: torch.Tensor | None, layer: Any, shape: tuple[int, ...], n_outputs: int
+) -> tuple[Callable[[Sequence[torch.Tensor]], torch.Tensor], float, float, int]:
+    """Return what runs the convolution, its norm, sqrt(k) ||kernel||_F, and the products of one sum."""
+    flat = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
+    if len(shape) == 2:  # one axis: a convolution of two, one of them of length 1
+        weight, shape = weight[:, :, None, :], (shape[0], 1, shape[1])
+        flat = {name: (1 if name != "padding" else 0, *value) for name, value in flat.items()}
+    is_flat = isinstance(layer, nn.Conv1d)
+
+    def convolve(images: torch.Tensor, offset: torch.Tensor | None) -> torch.Tensor:
+        # Without cuDNN, whose algorithms do not all sum products: gamma_n holds for those that do.
+        with torch.backends.cudnn.flags(enabled=False):
+            return functional.conv2d(images, weight, offset, **flat, groups=layer.groups)
+
+    n_kernel = math.prod(weight.shape[2:])
+    n_windows = math.prod(_windows(weight.shape[2 + axis], flat["stride"][axis], flat["dilation"][axis]) for axis in (0, 1))
+    frobenius = math.sqrt(n_windows) * float(weight.norm())
+    n_inputs = math.prod(shape)
+    cost = weight[0].numel() * n_outputs
+    norm = _bound_convolution(weight, n_windows, layer.groups)
+    if n_inputs * n_outputs > min(_MAX_DENSE, _DENSE_GAIN * cost):
+        def run(values: Sequence[torch.Tensor]) -> torch.Tensor:
+            images = values[0].unsqueeze(2) if is_flat else values[0]
+            made = convolve(images, bias)
+            return made.squeeze(2) if is_flat else made
+    else:
+        basis = torch.eye(n_inputs, dtype=torch.float64, device=weight.device).reshape(n_inputs, *shape)
+        columns = convolve(basis, None)
+        out_shape = columns.shape[1:] if not is_flat else columns.squeeze(2).shape[1:]
+        matrix = columns.flatten(1).T.contiguous()
+        vector = None if bias is None else bias.repeat_interleave(n_outputs // len(bias))
+
+        def run(values: Sequence[torch.Tensor]) -> torch.Tensor:
+            return functional.linear(values[0].flatten(1), matrix, vector).reshape(-1, *out_shape)
+
+    return run, norm, frobenius, weight.shape[1] * n_kernel
+
+
+def _bound_convolution(weight: torch.Tensor, n_windows: int, groups: int) -> float:
+    absolute = weight.abs().sum(dim=(2, 3))
+    kernel = math.sqrt(n_windows) * norms.bound_norm(weight.flatten(1).cpu().numpy(), tolerance=0.1).upper
+    rows = float(absolute.sum(1).max())
+    columns = float(absolute.reshape(groups, -1, weight.shape[1]).sum(1).max())
+    return min(kernel, math.sqrt(rows * columns)) * OUTWARD
+
+
+def _windows(kernel: int, stride: int, dilation: int) -> int:
+    """Return how many windows along one axis an entry lies in, at most."""
+    return math.ceil(kernel * math.gcd(stride, dilation) / stride)
+
+
+def _most_windows(layer: nn.MaxPool2d) -> int:
+    """Return how many windows of a pooling an entry lies in, at most."""
+    kernel, stride, dilation = (
+        value if isinstance(value, tuple) else (value, value)
+        for value in (layer.kernel_size, layer.stride, layer.dilation)
+    )
+    return math.prod(_windows(kernel[axis], stride[axis], dilation[axis]) for axis in (0, 1))
+
+
+def _average_slope(layer: nn.Module, shape: tuple[int, ...], device: torch.device) -> tuple[float, int]:
+    """Return a Lipschitz constant of an average pooling, and the most terms of a sum."""
+    one = torch.ones((1, 1, *shape[1:]), dtype=torch.float64, device=device, requires_grad=True)
+    with torch.enable_grad():
+        rows = layer(one)
+        (columns,) = torch.autograd.grad(rows.sum(), one)
+    return math.sqrt(float(rows.abs().max()) * float(columns.abs().max())) * OUTWARD, math.prod(shape[1:])

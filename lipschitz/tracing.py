@@ -1,0 +1,259 @@
+"""A network along a segment, piece by piece, with a bound of every error.
+
+On x(t) = a + t (b - a), 0 <= t <= 1, a network of affine maps, ReLUs and max-poolings is piecewise affine in t. It is
+traced layer by layer: a grid of points t_0 < ... < t_m and the values of the current layer at each; the layer's output
+between two points is understood as the straight line between their values. Where that is not what the layer does, points
+are put in: the zeros of what a ReLU reads, and the places where another entry of a window becomes the largest.
+
+The error. Let g(t) be the computed, piecewise affine function of a layer and f(t) the true one. One number
+e >= max_t ||g(t) - f(t)||_2 passes from layer to layer (:mod:`lipschitz.stages`), together with what the layer's own
+bends leave between the points:
+
+*ReLU.* If g_j has the values p > 0 and -q < 0 at two neighbouring points, the line from p to 0 and the ReLU of the
+line from p to -q differ by at most r_j = p q / (p + q), at the zero. Points make r_j zero, to rounding; what is left is
+computed, and max over pieces of ||r||_2 is added to e. A leaky ReLU of slope s has |1 - s| r_j.
+
+*Max-pooling.* Let entry i be a window's largest at the left point and j at the right one, p and q the amounts by which
+they lead over one another there. The line between the two largest values exceeds max(g_i, g_j), so all the more the
+true maximum, by at most p q / (p + q), and is never below it. This is again the zero of g_i - g_j; further entries
+that lead in between show when the new pieces are looked at. With zero as one more entry it is a ReLU and a max-pooling
+at once.
+
+*Smooth functions.* The line between two values of phi(g_j) differs from phi by at most max|phi''| d_j^2 / 8, d_j the
+change of g_j along the piece (the error of linear interpolation). Pieces are cut until its 2-norm is below a tolerance.
+
+*Interpolation.* At a new point all live values are interpolated, in computed numbers: v + s (w - v) with s from
+differences of grid points has an error of at most gamma_8 (|v| + |w|), and moves the line through it by no more.
+
+The segment is followed depth-first: where a grid has become too long it is cut into parts, each of which goes on alone
+to the output. Memory stays bounded and what comes out runs from t = 0 to t = 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+from lipschitz import norms
+from lipschitz.stages import OUTWARD, Stage, upper_gains
+
+_MAX_CUTS = 256  # of one piece at once, by a smooth function
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Stretch:
+    """A part of the segment on which the network's outputs are known.
+
+    Parameters
+    ----------
+    t : Tensor of float64, shape (m + 1,)
+        Points, increasing; neighbouring stretches share one.
+    outputs : Tensor of float64, shape (m + 1, ...)
+        The network's outputs at the points.
+    upper_error : float
+        At every t between the first and the last point, the line through the outputs is this close to the true outputs
+        in the 2-norm.
+    """
+
+    t: torch.Tensor
+    outputs: torch.Tensor
+    upper_error: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Value:
+    """A stage's output at the points, shape (m + 1, ...), and the error it carries."""
+
+    at: torch.Tensor
+    error: float
+
+
+def trace(
+    stages: Sequence[Stage],
+    a: torch.Tensor,
+    b: torch.Tensor,
+    *,
+    tolerance: float = 1e-3,
+    max_numbers: int = 2**23,
+) -> Iterator[Stretch]:
+    """Follow a network from input ``a`` to input ``b``, and yield its outputs stretch by stretch.
+
+    Parameters
+    ----------
+    stages : sequence of Stage
+        The network (:func:`lipschitz.stages.prepare`).
+    a, b : Tensor of float64, shape (...)
+        Inputs without a batch axis, on the stages' device. If they are equal the one stretch has one point.
+    tolerance : float
+        What smooth functions may add to the error of the outputs, all together; positive. Without them no matter.
+    max_numbers : int
+        Most float64 numbers held for one part of the segment at one time; a part has two points at least.
+
+    Yields
+    ------
+    Stretch
+        From t = 0 to t = 1, each on the device of the inputs.
+    """
+    n_smooth = sum(stage.kind == "smooth" for stage in stages)
+    gains = upper_gains(stages)
+    tolerances = [tolerance / (max(n_smooth, 1) * max(gain, 1e-300)) for gain in gains]
+    last_readers = [max((j for j, stage in enumerate(stages) if i in stage.inputs), default=i) for i in range(len(stages))]
+    last_readers[-1] = len(stages)
+    tracer = _Tracer(
+        stages=stages,
+        tolerances=tolerances,
+        last_readers=last_readers,
+        max_points=_max_points(stages, last_readers, max_numbers),
+    )
+    is_point = bool((a == b).all())
+    t = torch.tensor([0.0] if is_point else [0.0, 1.0], dtype=torch.float64, device=a.device)
+    inputs = torch.stack([a] if is_point else [a, b])
+    return tracer.follow(1, t, {0: _Value(inputs, 0.0)})
+
+
+def _max_points(stages: Sequence[Stage], last_readers: Sequence[int], max_numbers: int) -> list[int]:
+    """Return how many points may be carried from each stage on, up to the next one that may put points in."""
+    n_live = [sum(stages[j].n_values for j in range(i + 1) if last_readers[j] >= i) for i in range(len(stages))]
+    result, most = [0] * len(stages), 1
+    for i in range(len(stages) - 1, -1, -1):
+        most = max(most, n_live[i])
+        result[i] = max(2, max_numbers // most)
+        if stages[i].kind in ("relu", "max_pool", "smooth"):
+            most = n_live[i]
+    return result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tracer:
+    stages: Sequence[Stage]
+    tolerances: Sequence[float]
+    last_readers: Sequence[int]
+    max_points: Sequence[int]
+
+    def follow(self, place: int, t: torch.Tensor, live: dict[int, _Value]) -> Iterator[Stretch]:
+        """Yield the outputs on the grid ``t``, from the values that stages from ``place`` on will read."""
+        for here in range(place, len(self.stages)):
+            stage = self.stages[here]
+            inputs = [live[i] for i in stage.inputs]
+            residue = 0.0
+            if stage.kind in ("relu", "max_pool", "smooth"):
+                times, residue = _bends(stage, t, inputs[0].at, self.tolerances[here])
+                if len(times) or len(t) > self.max_points[here]:
+                    for part, values in _refined(t, times, live, self.max_points[here]):
+                        yield from self.follow(here, part, values)
+                    return
+            at = stage.run([value.at for value in inputs])
+            error = stage.upper_error([value.error for value in inputs]) + residue + stage.rounding
+            if stage.rounding_in:
+                error += stage.rounding_in * _upper_size(inputs[0].at)
+            if stage.rounding_out:
+                error += stage.rounding_out * _upper_size(at)
+            kept = {i: value for i, value in live.items() if self.last_readers[i] > here}
+            live = {**kept, here: _Value(at, error * OUTWARD)}
+            del inputs, at, kept
+        last = live[len(self.stages) - 1]
+        yield Stretch(t=t, outputs=last.at, upper_error=last.error)
+
+
+def _upper_size(values: torch.Tensor) -> float:
+    """Return the largest 2-norm of a row, rounded up."""
+    return float(torch.linalg.vector_norm(values.flatten(1), dim=1).max()) * OUTWARD
+
+
+def _bends(stage: Stage, t: torch.Tensor, values: torch.Tensor, tolerance: float) -> tuple[torch.Tensor, float]:
+    """Return where to put points in, and by how much in the 2-norm the line between points may miss the stage.
+
+    The second number holds for the grid as it is; it matters once there is nothing to put in.
+    """
+    if len(t) < 2:
+        return t[:0], 0.0
+    if stage.kind == "smooth":
+        return _smooth_bends(stage, t, values, tolerance)
+    pieces, p, q = _zero_bends(values) if stage.kind == "relu" else _window_bends(stage, values)
+    if not len(pieces):
+        return t[:0], 0.0
+    left = p / (p + q)
+    residue = left * q
+    times = t[pieces] + left * (t[pieces + 1] - t[pieces])
+    # Below some units of rounding a bend is left as it is, and counted.
+    is_new = (residue > 16.0 * norms.gamma(1) * values.abs().max()) & (times > t[pieces]) & (times < t[pieces + 1])
+    squares = torch.zeros(len(t) - 1, dtype=t.dtype, device=t.device).index_add_(0, pieces, residue.square())
+    return times[is_new], stage.bend * float(squares.max().sqrt()) * OUTWARD
+
+
+def _zero_bends(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the pieces on which an entry changes sign, once an entry, and its distances from zero at both ends."""
+    flat = values.flatten(1)
+    is_positive = flat > 0.0
+    pieces, entries = (is_positive[1:] != is_positive[:-1]).nonzero(as_tuple=True)
+    return pieces, flat[pieces, entries].abs(), flat[pieces + 1, entries].abs()
+
+
+def _window_bends(stage: Stage, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the pieces on which a window's largest entry changes, once a window, and the leads p and q."""
+    layer = stage.layer
+    largest, winners = functional.max_pool2d(
+        values, layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.ceil_mode, return_indices=True
+    )
+    largest, winners = largest.flatten(2), winners.flatten(2)
+    if stage.is_clipped:
+        winners = winners.masked_fill(largest <= 0.0, -1)
+        largest = largest.clamp_min(0.0)
+    pieces, channels, windows = (winners[1:] != winners[:-1]).nonzero(as_tuple=True)
+    planes = values.flatten(2)
+
+    def lead(point: torch.Tensor, over: torch.Tensor) -> torch.Tensor:
+        other = winners[over, channels, windows]
+        value = planes[point, channels, other.clamp_min(0)].masked_fill(other < 0, 0.0)
+        return largest[point, channels, windows] - value
+
+    p, q = lead(pieces, pieces + 1), lead(pieces + 1, pieces)
+    is_real = (p > 0.0) & (q > 0.0)  # elsewhere two entries are equal at an end
+    return pieces[is_real], p[is_real], q[is_real]
+
+
+def _smooth_bends(stage: Stage, t: torch.Tensor, values: torch.Tensor, tolerance: float) -> tuple[torch.Tensor, float]:
+    flat = values.flatten(1)
+    residues = (stage.bend / 8.0) * torch.linalg.vector_norm((flat[1:] - flat[:-1]).square(), dim=1) * OUTWARD
+    n_parts = (residues / tolerance).sqrt().ceil().clamp(1, _MAX_CUTS).long()
+    pieces = torch.repeat_interleave(torch.arange(len(t) - 1, device=t.device), n_parts)
+    first = torch.cumsum(n_parts, 0) - n_parts
+    share = (torch.arange(len(pieces), device=t.device) - first[pieces]) / n_parts[pieces].double()
+    times = t[pieces] + share * (t[pieces + 1] - t[pieces])
+    is_new = (times > t[pieces]) & (times < t[pieces + 1])
+    return times[is_new], float(residues.max()) * OUTWARD
+
+
+def _refined(
+    t: torch.Tensor, times: torch.Tensor, live: dict[int, _Value], max_points: int
+) -> Iterator[tuple[torch.Tensor, dict[int, _Value]]]:
+    """Yield the grid with the new points, in parts of at most so many points that share their ends."""
+    merged = torch.cat([t, times]).unique()
+    errors = {
+        i: value.error + (2.0 * norms.gamma(8) * _upper_size(value.at) + 1e-290 if len(times) else 0.0)
+        for i, value in live.items()
+    }
+    n_parts = math.ceil((len(merged) - 1) / (max_points - 1))
+    cuts = [round(k * (len(merged) - 1) / n_parts) for k in range(n_parts + 1)]
+    for first, last in zip(cuts, cuts[1:], strict=False):
+        part = merged[first : last + 1]
+        left = torch.searchsorted(t, part, right=True) - 1
+        new = (t[left] != part).nonzero()[:, 0]
+        before = left[new]
+        share = (part[new] - t[before]) / (t[before + 1] - t[before])
+        yield part, {i: _Value(_at(value.at, left, new, before, share), errors[i]) for i, value in live.items()}
+
+
+def _at(
+    values: torch.Tensor, left: torch.Tensor, new: torch.Tensor, before: torch.Tensor, share: torch.Tensor
+) -> torch.Tensor:
+    """Return values at old points, and between them v + share (w - v)."""
+    result = values[left]
+    if len(new):
+        change = values[before + 1] - values[before]
+        result.index_add_(0, new, change.mul_(share.reshape(-1, *(1,) * (values.ndim - 1))))
+    return result
