@@ -126,8 +126,8 @@ def bound_norm(
     TypeError
         If the weights are not floating-point numbers of at most 64 bits.
     ValueError
-        If the weights are empty, have neither three nor four axes or hold a number that is not finite; if the image, with
-        its padding, is smaller than the kernel; if an argument is out of range.
+        If the weights are empty, have neither three nor four axes or hold a number that is not finite; if the image,
+        with its padding, is smaller than the kernel; if an argument is out of range.
 
     Notes
     -----
@@ -324,7 +324,7 @@ def _upper_torus(convolution: _Convolution, value: float) -> float | None:
         rows, columns = (_waves(convolution, axis, twist) for axis, twist in zip((0, 1), twists, strict=True))
         largest = 0.0
         # frequencies w and -w have complex conjugate symbols: half of them is enough
-        for row, some in itertools.product(rows, columns[: len(columns) // 2 + 1].split(_N_TOGETHER)):
+        for row, some in itertools.product(rows, torch.split(columns[: len(columns) // 2 + 1], _N_TOGETHER)):
             partial = torch.einsum("goikK,kr->goirK", weight.to(row.dtype), row)
             symbols = torch.einsum("goirK,lKR->lgoirR", partial, some).flatten(0, 1).flatten(2)
             if symbols.shape[1] > symbols.shape[2]:
