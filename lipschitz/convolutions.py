@@ -39,7 +39,10 @@ _N_TOGETHER = 32  # symbols that are looked at together
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Convolution:
-    """A convolution of two spatial axes; ``weight`` is float64 and its largest entry lies in [1/2, 1)."""
+    """A convolution of two spatial axes.
+
+    Once it is read, ``weight`` is float64, 0 at taps that read padding alone, and its largest entry lies in [1/2, 1).
+    """
 
     weight: torch.Tensor
     input_shape: tuple[int, int]
@@ -153,8 +156,11 @@ def bound_norm(
     else:
         (lower, upper), method = _bound_sums(convolution, norm), "absolute sums"
     if upper > 0.0:
-        lower, upper = math.ldexp(lower, exponent), math.ldexp(upper, exponent)
-        lower, upper = max(0.0, math.nextafter(lower, 0.0)), math.nextafter(upper, math.inf)
+        try:
+            lower, upper = math.ldexp(lower, exponent), math.ldexp(upper, exponent)
+        except OverflowError:
+            raise ValueError("weight must have a norm below 1.8e308, the largest float64") from None
+        lower, upper = math.nextafter(lower, 0.0), math.nextafter(upper, math.inf)
     return NormBound(
         upper=upper,
         lower=lower,
@@ -173,7 +179,7 @@ def _read(
     dilation: int | Sequence[int],
     groups: int,
 ) -> tuple[_Convolution, int]:
-    """Return the convolution with weights scaled by a power of two, and the exponent that restores them."""
+    """Return the convolution, its weights scaled by a power of two, and the exponent that restores them."""
     tensor = weight.detach().cpu() if isinstance(weight, torch.Tensor) else torch.from_numpy(np.array(weight))
     if not tensor.is_floating_point():
         raise TypeError(f"weight must hold floating-point numbers of at most 64 bits, got {tensor.dtype}")
@@ -185,9 +191,8 @@ def _read(
     if groups < 1 or len(tensor) % groups:
         raise ValueError(f"groups must divide the number of outputs, {len(tensor)}, got {groups}")
     n_axes = tensor.ndim - 2
-    exponent = int(np.frexp(float(tensor.abs().max()))[1])
     convolution = _Convolution(
-        weight=torch.ldexp(tensor, torch.tensor(-exponent)).reshape(*tensor.shape[:2], -1, tensor.shape[-1]),
+        weight=tensor.reshape(*tensor.shape[:2], -1, tensor.shape[-1]),
         input_shape=_pair(input_shape, n_axes, "input_shape", 1, 1),
         stride=_pair(stride, n_axes, "stride", 1, 1),
         padding=_pair(padding, n_axes, "padding", 0, 0),
@@ -196,7 +201,18 @@ def _read(
     )
     if min(convolution.output_shape) < 1:
         raise ValueError(f"input_shape must, with its padding, hold the kernel, got {tuple(input_shape)}")
-    return convolution, exponent
+    unused = [_unused_taps(convolution, axis) for axis in (0, 1)]
+    array = convolution.weight.numpy().copy()
+    array[:, :, unused[0]] = 0.0
+    array[:, :, :, unused[1]] = 0.0
+    exponent = int(np.frexp(np.abs(array).max())[1])
+    return replace(convolution, weight=torch.from_numpy(np.ldexp(array, -exponent))), exponent
+
+
+def _unused_taps(convolution: _Convolution, axis: int) -> list[int]:
+    """Return the taps that read padding alone, whatever the output."""
+    used = {tap for tap, _, _ in _reads(convolution, axis)}
+    return [tap for tap in range(convolution.weight.shape[2 + axis]) if tap not in used]
 
 
 def _pair(value: int | Sequence[int], n_axes: int, name: str, least: int, missing: int) -> tuple[int, int]:
@@ -229,11 +245,12 @@ def _n_terms(convolution: _Convolution) -> tuple[int, int]:
 def _bound_spectral(convolution: _Convolution, tolerance: float) -> tuple[float, float, str]:
     """Return (lower, upper) of the 2-norm and the method."""
     convolution = _one_window(convolution)
-    absolute_norm = math.sqrt(_bound_sums(convolution, 1)[1] * _bound_sums(convolution, math.inf)[1]) * (1.0 + 1e-15)
-    if absolute_norm == 0.0:
+    entry = float(convolution.weight.abs().max())
+    if entry == 0.0:
         return 0.0, 0.0, "absolute sums"
+    absolute_norm = math.sqrt(_bound_sums(convolution, 1)[1] * _bound_sums(convolution, math.inf)[1]) * (1.0 + 1e-15)
     products = _products(convolution, absolute_norm)
-    lower = krylov.lower_norm(products, tolerance=tolerance)
+    lower = max(entry, krylov.lower_norm(products, tolerance=0.1 * tolerance))
     n_side = products.n_inputs // convolution.groups
     if n_side**2 * convolution.groups <= _N_GRAM_NUMBERS:
         return lower, _upper_cholesky(products, convolution.groups, lower, tolerance), "cholesky"
@@ -314,18 +331,18 @@ def _upper_cholesky(products: krylov.Products, groups: int, lower: float, tolera
 def _upper_torus(convolution: _Convolution, value: float) -> float | None:
     """Return a bound of the norm, barely above ``value``, if a twisted torus shows one, else None."""
     n_out, n_in, *kernel = convolution.weight.shape
-    weight = convolution.weight.reshape(convolution.groups, -1, n_in, *kernel)
-    sizes = weight.abs()
+    sizes = convolution.weight.abs().reshape(convolution.groups, -1, n_in, *kernel)
     # At least the norm of the sum over the taps of |W|, which bounds every |symbol|.
     absolute = 1.01 * math.sqrt(float(sizes.sum((2, 3, 4)).max()) * float(sizes.sum((1, 3, 4)).max()))
     symbol_rounding = 4.0 * gamma(4 * sum(kernel) + 64) * absolute
     gram_rounding = 2.0 * gamma(4 * max(n_out, n_in * math.prod(convolution.stride)) + 16) * absolute**2
+    weight = convolution.weight.reshape(sizes.shape).to(torch.complex128)
     for twists in itertools.product((1, 0), repeat=2):
         rows, columns = (_waves(convolution, axis, twist) for axis, twist in zip((0, 1), twists, strict=True))
         largest = 0.0
         # frequencies w and -w have complex conjugate symbols: half of them is enough
         for row, some in itertools.product(rows, torch.split(columns[: len(columns) // 2 + 1], _N_TOGETHER)):
-            partial = torch.einsum("goikK,kr->goirK", weight.to(row.dtype), row)
+            partial = torch.einsum("goikK,kr->goirK", weight, row)
             symbols = torch.einsum("goirK,lKR->lgoirR", partial, some).flatten(0, 1).flatten(2)
             if symbols.shape[1] > symbols.shape[2]:
                 symbols = symbols.mT

@@ -31,6 +31,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
 import torch
 
 from lipschitz.norms import gamma
@@ -107,7 +108,6 @@ def _lanczos(
     beside: list[float] = []
     values: list[float] = []
     vector = start / start.norm()
-    weights = np.ones(1)
     for step in range(len(basis)):
         basis[step] = vector[0]
         image = products.adjoint(products.forward(vector))
@@ -116,19 +116,18 @@ def _lanczos(
         for _ in range(2):
             image -= (image @ known.T) @ known
         length = float(image.norm())
-        spectrum, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1))
-        values.append(float(spectrum[-1]))
-        weights = vectors[:, -1]
+        top, weights = scipy.linalg.eigh_tridiagonal(diagonal, beside, select="i", select_range=(step, step))
+        values.append(float(top[0]))
         beside.append(length)
         if length <= 1e-13 * values[-1]:
             break
         if step >= 20 and values[-1] - values[-11] <= 0.2 * tolerance * values[-1]:
             break
         vector = image / length
-    return torch.from_numpy(weights)[None] @ basis[: len(weights)], values[-1], len(values)
+    return torch.from_numpy(weights.T) @ basis[: len(weights)], values[-1], len(values)
 
 
-def upper_norm(products: Products, *, lower: float, tolerance: float, max_steps: int = 2000) -> float:
+def upper_norm(products: Products, *, lower: float, tolerance: float, max_steps: int = 1000) -> float:
     """Return a number that the spectral norm exceeds with a probability of at most :data:`FAILURE_PROBABILITY`.
 
     Parameters
