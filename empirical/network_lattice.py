@@ -60,8 +60,8 @@ def run_task(settings: Settings, task: None, seeds: np.random.SeedSequence) -> A
     )
     side = 2 * settings.radius / settings.cubes
     # A cube is a ball of radius side / 2 in the maximum norm, and lies in one of side / sqrt(2) in the Euclidean.
-    in_maximum_norm = upper.upper_product(network, norm=math.inf).value * side / 2
-    in_euclidean_norm = upper.upper_product(network, norm=2).value * side / math.sqrt(2)
+    in_maximum_norm = upper.upper_product(network, (2,), norm=math.inf).value * side / 2
+    in_euclidean_norm = upper.upper_product(network, (2,), norm=2).value * side / math.sqrt(2)
     reach = min(in_maximum_norm, in_euclidean_norm)
     centres = torch.linspace(
         -settings.radius + side / 2, settings.radius - side / 2, settings.cubes, dtype=torch.float64
@@ -77,7 +77,7 @@ def run_task(settings: Settings, task: None, seeds: np.random.SeedSequence) -> A
         "first": first.astype(np.int16),
         "last": last.astype(np.int16),
         "reach": np.asarray(reach),
-        "bound": np.asarray(upper.upper_product(network, norm=2).value),
+        "bound": np.asarray(upper.upper_product(network, (2,), norm=2).value),
     }
 
 

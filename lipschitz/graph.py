@@ -124,6 +124,11 @@ def read(model: nn.Module, input_shape: Sequence[int]) -> tuple[Step, ...]:
         If the model does something else, which the message names; if a layer has hooks or parametrizations or is in
         training mode where that matters; if the model cannot be traced, or does not take such an input.
 
+    Notes
+    -----
+    Unless the model is nested Sequentials of known layers, no other thread may run a torch module meanwhile: torch.fx
+    replaces their calls.
+
     Examples
     --------
     >>> [step.kind for step in read(nn.Sequential(nn.Linear(3, 2), nn.ReLU()).eval(), (3,))]
@@ -250,7 +255,7 @@ def _trace(model: nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModule:
     """Return the traced model, every node with the shape of its output for one input of zeros."""
     root = nn.Sequential(model) if type(model) in _LAYERS else model
     try:
-        traced = fx.GraphModule(root, _Tracer().trace(root))
+        traced = fx.GraphModule(root, _chain(root) or _Tracer().trace(root))
     except Exception as error:
         raise ValueError(f"model must be traceable by torch.fx, got {type(error).__name__}: {error}") from error
     nodes = list(traced.graph.nodes)
@@ -267,6 +272,31 @@ def _trace(model: nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModule:
     except (RuntimeError, ValueError, IndexError) as error:
         raise ValueError(f"model must take inputs of shape {input_shape}: {str(error).splitlines()[0]}") from error
     return traced
+
+
+def _chain(root: nn.Module) -> fx.Graph | None:
+    """Return the graph of nested Sequentials of known layers, or None for anything else.
+
+    These need no tracing, which for its time replaces ``torch.nn.Module.__call__`` in every thread of the process.
+    """
+    names: dict[int, str] = {}
+    chain: list[str] = []
+
+    def walk(module: nn.Module, name: str) -> bool:
+        if type(module) is nn.Sequential:  # not named_children(), which drops repetitions
+            children = module._modules.items()
+            return all(child is None or walk(child, f"{name}.{key}" if name else key) for key, child in children)
+        chain.append(names.setdefault(id(module), name))
+        return type(module) in _LAYERS
+
+    if not walk(root, ""):
+        return None
+    graph = fx.Graph()
+    node = graph.placeholder("input")
+    for name in chain:
+        node = graph.call_module(name, (node,))
+    graph.output(node)
+    return graph
 
 
 def _recognise(node: fx.Node, traced: fx.GraphModule) -> tuple[Kind, float]:

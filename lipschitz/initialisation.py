@@ -123,7 +123,9 @@ def run_task(
         final_activation=settings.final_activation,
         dtype=torch.float32,
     )
-    product, product_inf = (upper.upper_product(network, norm=norm) for norm in (2, math.inf))
+    product, product_inf = (
+        upper.upper_product(network, (settings.input_dimension,), norm=norm) for norm in (2, math.inf)
+    )
     starts = torch.randn(settings.n_starts, settings.input_dimension, generator=generator)
     with threads.one_thread():
         attained = lower.lower_gradient_ascent(

@@ -132,7 +132,7 @@ def lower_gradient_ascent(
     with torch.enable_grad(), torch.inference_mode(False):
         best, start_value = _climb(own, starts.detach().clone(), norm, n_steps, generator)
         exact = own.to("cpu").to(torch.float64)
-        factors = _rounding_factors(exact)
+        factors = _rounding_factors(exact, tuple(starts.shape[1:]))
         points, value, rounding, derivative = _best_secant(exact, best.to("cpu").to(torch.float64), norm, factors)
     return LowerBound(
         value=value,
@@ -300,8 +300,8 @@ def _run_with_errors(model: nn.Module, points: torch.Tensor, factors: _Factors) 
     return values, float(errors.sum())
 
 
-def _rounding_factors(model: nn.Module) -> _Factors | None:
+def _rounding_factors(model: nn.Module, input_shape: tuple[int, ...]) -> _Factors | None:
     """Return by how much each layer may stretch an error, in the 2-norm, or None if a layer is not known."""
     if any(upper.refusal(layer) is not None for _, layer in upper.walk_layers(model)):
         return None
-    return upper.upper_product(model, norm=2, tolerance=0.01).factors
+    return upper.upper_product(model, input_shape, norm=2, tolerance=0.01).factors

@@ -139,3 +139,115 @@ def dense_lattices(draw: st.DrawFn, *, max_axes: int = 3, max_sites: int = 150) 
 def block_sizes() -> st.SearchStrategy[tuple[int, int]]:
     """Sites of a block and of a chunk of the labelling, down to one, so that small lattices have many of them."""
     return st.sampled_from([(1, 1), (2, 7), (3, 3), (8, 24), (64, 200), (1024, 65536)])
+
+
+@st.composite
+def graph_networks(
+    draw: st.DrawFn, *, pointwise: tuple[type[nn.Module], ...] = (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid)
+) -> tuple[nn.Module, tuple[int, ...]]:
+    """A random network of every layer kind, in float64 and evaluation mode, and the shape of its input.
+
+    Convolutions (strided, padded, dilated, grouped), BatchNorm, pointwise functions, poolings that overlap and are
+    padded, residual blocks, concatenations, a number that multiplies, and a Linear at the end.
+    """
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32 - 1)))
+    n_axes = draw(st.sampled_from([0, 1, 2, 2]))
+    side = draw(st.integers(3, 6))
+    input_shape = (draw(st.integers(1, 3)), *(side, side + 1)[:n_axes]) if n_axes else (draw(st.integers(1, 6)),)
+    network = nn.Sequential()
+    shape = input_shape
+    for _ in range(draw(st.integers(1, 4))):
+        layer = _graph_layer(draw, shape, pointwise).eval()
+        shape = tuple(layer(torch.zeros(1, *shape, dtype=torch.float64)).shape[1:])
+        network.append(layer)
+    if draw(st.booleans()):
+        network.append(nn.Flatten()).append(nn.Linear(int(np.prod(shape)), 2, dtype=torch.float64))
+    for layer in network.modules():
+        if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            layer.running_mean.normal_(generator=generator)
+            layer.running_var.uniform_(0.1, 3, generator=generator)
+        for parameter in layer.parameters(recurse=False):
+            nn.init.normal_(parameter, std=draw(st.sampled_from([0.3, 1.0])), generator=generator)
+    return network.eval(), input_shape
+
+
+class Residual(nn.Module):
+    """A block added to its input."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return block(x) + x."""
+        y: torch.Tensor = self.block(x) + x
+        return y
+
+
+class Branches(nn.Module):
+    """Blocks side by side, concatenated, multiplied by a number and shifted."""
+
+    def __init__(self, *blocks: nn.Module, factor: float) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.factor = factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return factor * (blocks[0](x), ...) + 1."""
+        return torch.cat([block(x) for block in self.blocks], 1) * self.factor + 1.0
+
+
+def _graph_layer(draw: st.DrawFn, shape: tuple[int, ...], pointwise: tuple[type[nn.Module], ...]) -> nn.Module:
+    """A layer or a small block that takes inputs of this shape."""
+    n_channels, sides = shape[0], shape[1:]
+    function = draw(st.sampled_from(pointwise))()
+    kinds = ["layer", "layer", "normalised", "residual", "branches", "function"]
+    kind = draw(st.sampled_from([*kinds, "max", "average", "adaptive"] if len(sides) == 2 else kinds))
+
+    def linear(n_outputs: int, *, keep_shape: bool) -> nn.Module:
+        if not sides:
+            return nn.Linear(n_channels, n_outputs, dtype=torch.float64)
+        convolution = nn.Conv2d if len(sides) == 2 else nn.Conv1d
+        n_groups = draw(st.sampled_from([1, np.gcd(n_channels, n_outputs)]))
+        if keep_shape:
+            return convolution(n_channels, n_outputs, 3, padding=1, groups=int(n_groups), dtype=torch.float64)
+        size = draw(st.integers(1, min(3, *sides)))
+        stride, padding = draw(st.integers(1, 3)), draw(st.integers(0, 2))
+        dilation = draw(st.integers(1, 2)) if (size - 1) * 2 < min(sides) else 1
+        return convolution(
+            n_channels, n_outputs, size, stride, padding, dilation, int(n_groups), False, dtype=torch.float64
+        )
+
+    def normalised(n_outputs: int, *, keep_shape: bool) -> list[nn.Module]:
+        norm = nn.BatchNorm2d if len(sides) == 2 else nn.BatchNorm1d
+        return [
+            linear(n_outputs, keep_shape=keep_shape),
+            norm(n_outputs, dtype=torch.float64, affine=draw(st.booleans())),
+            function,
+        ]
+
+    n_outputs = draw(st.integers(1, 4))
+    match kind:
+        case "layer":
+            return nn.Sequential(linear(n_outputs, keep_shape=False), function)
+        case "normalised":
+            return nn.Sequential(*normalised(n_outputs, keep_shape=False), nn.Dropout())
+        case "residual":
+            return Residual(
+                nn.Sequential(*normalised(n_channels, keep_shape=True), linear(n_channels, keep_shape=True))
+            )
+        case "branches":
+            first = nn.Sequential(*normalised(n_outputs, keep_shape=True))
+            factor = draw(st.sampled_from([-1.5, 0.25]))
+            return Branches(first, linear(2, keep_shape=True), nn.Identity(), factor=factor)
+        case "function":
+            return function
+        case "adaptive":
+            return nn.AdaptiveAvgPool2d((draw(st.integers(1, 3)), draw(st.integers(1, 3))))
+    size = draw(st.integers(1, min(3, *sides)))
+    stride, padding = draw(st.integers(1, 3)), draw(st.integers(0, size // 2))
+    if kind == "max":
+        dilation = draw(st.integers(1, 2)) if (size - 1) * 2 < min(sides) else 1
+        return nn.MaxPool2d(size, stride, padding, dilation, ceil_mode=draw(st.booleans()))
+    divisor = draw(st.sampled_from([None, 2]))
+    return nn.AvgPool2d(size, stride, padding, draw(st.booleans()), draw(st.booleans()), divisor)

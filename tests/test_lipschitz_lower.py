@@ -93,7 +93,7 @@ def test_reported_slope_is_below_the_true_secant_and_the_product(network, norm, 
     starts = torch.randn(4, network[0].in_features, generator=generator(seed))
     bound = lower_gradient_ascent(network, starts, generator=generator(seed), norm=norm, n_steps=4)
     assert bound.is_certified
-    assert bound.value <= upper_product(network, norm=norm).value
+    assert bound.value <= upper_product(network, (network[0].in_features,), norm=norm).value
     linears = [layer for layer in network if isinstance(layer, nn.Linear)]
     truth = (
         oracles.secant(

@@ -1,0 +1,207 @@
+"""By how much one step of a network may stretch a distance, with positive weights on its channels if wished.
+
+Weights on the channels are what BatchNorm in evaluation mode, a rescaling, or a slope below 1 put on a Linear or a
+convolution A: the bound is then of diag(rows) A diag(columns). In every p-norm that norm only grows with the weights,
+
+    0 <= r <= r', 0 <= c <= c'   =>   ||diag(r) A diag(c)|| <= ||diag(r') A diag(c')|| ,
+
+as diag(r) = diag(r / r') diag(r') and the first is at most 1-Lipschitz. So weights may be rounded up, and signs do not
+matter; only the product with the entries of A is rounded to nearest, and counted: it is off by at most
+gamma_3 |entry| + 2^-1074, a matrix whose norm is at most the geometric mean of its 1- and its inf-norm.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from lipschitz import convolutions, graph, norms, pooling
+from lipschitz.fully_connected import POINTWISE
+
+# A convolution's bound is asked to be this tight at most: more costs more than it is worth.
+_CONVOLUTION_TOLERANCE = 1e-3
+_SLOPES = {pointwise.module: pointwise.upper_slope for pointwise in POINTWISE.values()}
+
+
+def bound_step(
+    step: graph.Step,
+    input_shape: Sequence[int],
+    *,
+    norm: float,
+    tolerance: float,
+    rows: torch.Tensor | None = None,
+    columns: torch.Tensor | None = None,
+) -> norms.NormBound:
+    """Return bounds of what a step with one input does to a distance, at most, over all pairs of inputs.
+
+    Parameters
+    ----------
+    step : graph.Step
+        Any but ``input``, ``add`` and ``concatenate``.
+    input_shape : sequence of int
+        Of what it reads, without the batch axis.
+    norm : {1, 2, inf}
+        The exponent p.
+    tolerance : float
+        Relative gap at which the norm of a matrix is tight enough; of a convolution, the larger of it and 1e-3.
+    rows, columns : Tensor of float64, shape (n_outputs,) and (n_inputs,), optional
+        Weights of the output and input channels of a Linear or a convolution, not negative, on the CPU.
+
+    Returns
+    -------
+    norms.NormBound
+        ``upper`` and ``lower`` enclose the norm of the weighted step; for pointwise functions and max pooling ``lower``
+        is the same number as ``upper``.
+
+    Raises
+    ------
+    ValueError
+        If weights are not finite; the message names the layer.
+    TypeError
+        If weights are not real floating-point numbers of at most 64 bits.
+    """
+    layer: Any = step.layer
+    match step.kind:
+        case "linear" | "convolution":
+            return _bound_weighted(step, input_shape, norm, tolerance, rows, columns)
+        case "max_pool":
+            return pooling.bound_max_pool(layer, input_shape, norm=norm)
+        case "average_pool":
+            return pooling.bound_average_pool(layer, input_shape, norm=norm)
+        case "batch_norm":
+            return _known(float(upper_scale(step).max()), norm, "largest scale")
+        case "scale":
+            return _known(abs(step.constant), norm, "scale")
+        case "relu" | "leaky_relu" | "smooth":
+            return _known(upper_slope(step), norm, "largest slope")
+    return _known(1.0, norm, "isometry")
+
+
+def upper_slope(step: graph.Step) -> float:
+    """Return the Lipschitz constant of a pointwise step, rounded up."""
+    if step.kind == "leaky_relu":
+        return max(1.0, abs(step.constant))
+    return 1.0 if step.layer is None else _SLOPES[type(step.layer)]
+
+
+def upper_scale(step: graph.Step) -> torch.Tensor:
+    """Return the absolute scales of a BatchNorm, one a channel, rounded up, in float64 on the CPU."""
+    layer: Any = step.layer
+    variance = layer.running_var.detach().cpu().to(torch.float64).numpy()
+    weight = np.ones_like(variance)
+    if layer.weight is not None:
+        weight = np.abs(layer.weight.detach().cpu().to(torch.float64).numpy())
+    with np.errstate(all="ignore"):
+        # Three roundings, and one of the margin; zero only where the weight is.
+        scale = np.nextafter(weight / np.sqrt(variance + layer.eps) * (1.0 + norms.gamma(4)), np.inf)
+    if not np.isfinite(scale).all():
+        raise ValueError(f"layer {step.name!r} must have finite scales, got {scale[~np.isfinite(scale)][0]}")
+    return torch.from_numpy(np.where(weight > 0.0, scale, 0.0))
+
+
+def folds(steps: Sequence[graph.Step]) -> dict[int, int]:
+    """Return the BatchNorms that can be folded: their places, and those of the Linear or convolution before them.
+
+    One can be where it is the only reader of that layer's output and has the same channels.
+    """
+    n_readers = count_readers(steps)
+    found = {}
+    for place, step in enumerate(steps):
+        if step.kind == "batch_norm":
+            before = step.inputs[0]
+            has_channels = steps[before].kind == "convolution" or (
+                steps[before].kind == "linear" and len(steps[before].shape) == 1
+            )
+            if has_channels and n_readers[before] == 1:
+                found[place] = before
+    return found
+
+
+def count_readers(steps: Sequence[graph.Step]) -> list[int]:
+    """Return by how many steps each output is read; the network's own output counts as read once more."""
+    counts = [0] * len(steps)
+    for step in steps:
+        for source in step.inputs:
+            counts[source] += 1
+    counts[-1] += 1
+    return counts
+
+
+def weights_of(step: graph.Step) -> torch.Tensor:
+    """Return the weights of a Linear or a convolution in float64 on the CPU, which is exact."""
+    layer: Any = step.layer
+    weight: torch.Tensor = layer.weight.detach().cpu()
+    if not weight.is_floating_point():
+        raise TypeError(f"layer {step.name!r} must have real floating-point weights, got {weight.dtype}")
+    return weight.to(torch.float64)
+
+
+def multiply_channels(
+    step: graph.Step, weight: torch.Tensor, rows: torch.Tensor | None, columns: torch.Tensor | None
+) -> torch.Tensor:
+    """Return the weights with each output channel multiplied by ``rows`` and each input channel by ``columns``."""
+    ones = (1,) * (weight.ndim - 2)
+    if rows is not None:
+        weight = weight * rows.reshape(-1, 1, *ones)
+    if columns is not None:
+        n_groups = step.layer.groups if isinstance(step.layer, (nn.Conv1d, nn.Conv2d)) else 1
+        by_group = columns.reshape(n_groups, -1).repeat_interleave(weight.shape[0] // n_groups, dim=0)
+        weight = weight * by_group.reshape(*by_group.shape, *ones)
+    return weight
+
+
+def multiply_up(a: float, b: float) -> float:
+    """Return a b rounded up; 0 if either is 0."""
+    return math.nextafter(a * b, math.inf) if a != 0.0 and b != 0.0 else 0.0
+
+
+def add_up(a: float, b: float) -> float:
+    """Return a + b rounded up; exact if either is 0."""
+    return math.nextafter(a + b, math.inf) if a != 0.0 and b != 0.0 else a + b
+
+
+def _bound_weighted(
+    step: graph.Step,
+    input_shape: Sequence[int],
+    norm: float,
+    tolerance: float,
+    rows: torch.Tensor | None,
+    columns: torch.Tensor | None,
+) -> norms.NormBound:
+    weight = multiply_channels(step, weights_of(step), rows, columns)
+    layer: Any = step.layer
+    try:
+        if step.kind == "linear":
+            bound = norms.bound_norm(weight.numpy(), norm=norm, tolerance=tolerance)
+        else:
+            bound = convolutions.bound_norm(
+                weight,
+                input_shape=tuple(input_shape[1:]),
+                stride=layer.stride,
+                padding=layer.padding,
+                dilation=layer.dilation,
+                groups=layer.groups,
+                norm=norm,
+                tolerance=max(tolerance, _CONVOLUTION_TOLERANCE),
+            )
+    except ValueError as error:
+        raise ValueError(f"layer {step.name!r}: {error}") from error
+    if rows is None and columns is None:
+        return bound
+    sizes = weight.abs().flatten(2) if weight.ndim > 2 else weight.abs().unsqueeze(2)
+    # At most twice too small after its own roundings, and gamma_8 is more than twice gamma_3.
+    schur = math.sqrt(float(sizes.sum(dim=(1, 2)).max()) * float(sizes.sum(dim=(0, 2)).max()))
+    rounding = math.nextafter(norms.gamma(8) * schur + weight.numel() * 2.0**-1073, math.inf)
+    return dataclasses.replace(
+        bound, upper=add_up(bound.upper, rounding), lower=max(0.0, bound.lower * (1.0 - 2.0**-48) - rounding)
+    )
+
+
+def _known(value: float, norm: float, method: str) -> norms.NormBound:
+    return norms.NormBound(upper=value, lower=value, norm=norm, method=method, is_certified=True)
