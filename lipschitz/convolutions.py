@@ -253,11 +253,11 @@ def _bound_spectral(convolution: _Convolution, tolerance: float) -> tuple[float,
     lower = max(entry, krylov.lower_norm(products, tolerance=0.1 * tolerance))
     n_side = products.n_inputs // convolution.groups
     if n_side**2 * convolution.groups <= _N_GRAM_NUMBERS:
-        return lower, _upper_cholesky(products, convolution.groups, lower, tolerance), "cholesky"
+        return *_bound_cholesky(products, convolution.groups, lower, tolerance), "cholesky"
     upper = _upper_torus(convolution, lower * (1.0 + 0.99 * tolerance))
     if upper is not None:
         return lower, upper, "torus"
-    return lower, krylov.upper_norm(products, lower=lower, tolerance=tolerance), "chebyshev"
+    return *krylov.bound_norm(products, lower=lower, tolerance=tolerance), "chebyshev"
 
 
 def _products(convolution: _Convolution, absolute_norm: float) -> krylov.Products:
@@ -306,8 +306,8 @@ def _reads(convolution: _Convolution, axis: int) -> list[tuple[int, int, int]]:
     ]
 
 
-def _upper_cholesky(products: krylov.Products, groups: int, lower: float, tolerance: float) -> float:
-    """Return a bound of the norm by the Gram matrix of each group, near ``lower`` if that is near the norm."""
+def _bound_cholesky(products: krylov.Products, groups: int, lower: float, tolerance: float) -> tuple[float, float]:
+    """Return (lower, upper) of the norm by the Gram matrix of each group."""
     n_side = products.n_inputs // groups
     grams = torch.empty((groups, n_side, n_side), dtype=torch.float64)
     n_rows = max(1, 2**22 // products.n_inputs)
@@ -319,13 +319,13 @@ def _upper_cholesky(products: krylov.Products, groups: int, lower: float, tolera
         images = products.adjoint(products.forward(units.flatten(1)))
         grams[:, start:stop] = images.reshape(stop - start, groups, n_side).transpose(0, 1)
     rounding = gamma(products.n_adjoint_terms) * products.absolute_norm**2
-    excess = 0.99 * tolerance
-    while True:
-        value = (lower * (1.0 + excess)) ** 2
-        bound = upper_eigenvalue(grams, value)
-        if bound is not None:
-            return math.sqrt(bound + rounding) * (1.0 + 1e-15)
-        excess *= 2.0
+    excess, is_new = 0.99 * tolerance, True
+    while (bound := upper_eigenvalue(grams, (lower * (1.0 + excess)) ** 2)) is None:
+        if is_new:  # the search from below may have ended too early
+            lower, is_new = max(lower, krylov.lower_norm(products, tolerance=1e-3 * tolerance)), False
+        else:
+            excess *= 2.0
+    return lower, math.sqrt(bound + rounding) * (1.0 + 1e-15)
 
 
 def _upper_torus(convolution: _Convolution, value: float) -> float | None:

@@ -93,11 +93,16 @@ def lower_norm(products: Products, *, tolerance: float, max_steps: int = 400) ->
         vector, value, n_steps = _lanczos(products, vector, basis, tolerance)
         taken, best = taken + n_steps, max(best, value)
         is_done = n_steps < len(basis) or n_steps == n or best - best_before <= 0.2 * tolerance * best
-    image = products.forward(vector)
-    stretched = float(image.norm()) * (1.0 - gamma(image.numel() + 8))
-    length = float(vector.norm()) * (1.0 + gamma(vector.numel() + 8))
+    return _lower_stretch(products, vector)
+
+
+def _lower_stretch(products: Products, vectors: torch.Tensor) -> float:
+    """Return the largest of ||A x|| / ||x|| over the vectors, shape (n_vectors, n), rounded down."""
+    images = products.forward(vectors)
+    stretched = images.norm(dim=1) * (1.0 - gamma(images.shape[1] + 8))
+    lengths = vectors.norm(dim=1) * (1.0 + gamma(vectors.shape[1] + 8))
     lost = 1.01 * gamma(products.n_terms) * products.absolute_norm
-    return max(0.0, (stretched / length - lost) * (1.0 - 1e-15))
+    return max(0.0, (float((stretched / lengths).max()) - lost) * (1.0 - 1e-15))
 
 
 def _lanczos(
@@ -127,8 +132,8 @@ def _lanczos(
     return torch.from_numpy(weights.T) @ basis[: len(weights)], values[-1], len(values)
 
 
-def upper_norm(products: Products, *, lower: float, tolerance: float, max_steps: int = 1000) -> float:
-    """Return a number that the spectral norm exceeds with a probability of at most :data:`FAILURE_PROBABILITY`.
+def bound_norm(products: Products, *, lower: float, tolerance: float, max_steps: int = 1000) -> tuple[float, float]:
+    """Return (lower, upper), which the spectral norm exceeds with a probability of at most FAILURE_PROBABILITY.
 
     Parameters
     ----------
@@ -137,13 +142,14 @@ def upper_norm(products: Products, *, lower: float, tolerance: float, max_steps:
     lower : float
         A number that the spectral norm is not below; positive. The nearer, the fewer the steps.
     tolerance : float
-        Relative; the steps end when the bound is that near to ``lower``.
+        Relative; the steps end when the gap (upper - lower) / lower is no larger.
     max_steps : int
-        The most steps; the bound holds however few there are.
+        The most steps; the bounds hold however few there are.
 
     Notes
     -----
-    Six products with A and six with A^T a step; about 5 / sqrt(tolerance) steps.
+    Six products with A and six with A^T a step; about 5 / sqrt(tolerance) steps. If sigma is well above ``lower``, the
+    vectors of the recurrence turn to the leading one, and give the better bound from below.
     """
     factor = 4.0 / lower**2  # this number defines c = 4 / factor
     absolute = factor * products.absolute_norm**2
@@ -151,7 +157,7 @@ def upper_norm(products: Products, *, lower: float, tolerance: float, max_steps:
     before, length_before = torch.zeros(()), 0.0
     current = _normal_vectors(_N_STARTS, products.n_inputs, seed=0)
     errors: list[float] = []
-    best = math.inf
+    upper = math.inf
     for step in range(1, max_steps + 1):
         length = float(current.norm()) * (1.0 + gamma(current.numel() + 8))
         errors.append(1.02 * (absolute * relative * length + gamma(8) * (2.0 * length + length_before)))
@@ -164,10 +170,11 @@ def upper_norm(products: Products, *, lower: float, tolerance: float, max_steps:
         if step % 10 == 0 or step == max_steps:
             length = float(current.norm()) * (1.0 + gamma(current.numel() + 8))
             theta = _largest_angle(length, np.array(errors))
-            best = min(best, 2.0 * math.cosh(theta / 2.0) / math.sqrt(factor) * (1.0 + 1e-14))
-            if best <= lower * (1.0 + tolerance):
+            upper = min(upper, 2.0 * math.cosh(theta / 2.0) / math.sqrt(factor) * (1.0 + 1e-14))
+            lower = max(lower, _lower_stretch(products, current))
+            if upper <= lower * (1.0 + tolerance):
                 break
-    return best
+    return lower, upper
 
 
 def _largest_angle(length: float, errors: np.ndarray) -> float:
