@@ -7,19 +7,17 @@ differs from the true ones by at most
 
 with L the Lipschitz constant of the exact h, never below the truth, and r_in, r_out, r_0 from its rounding:
 
-*Affine, y = W x + b, n products a row.* |rounding| <= gamma_{n+1} (|W| |x| + |b|) entry by entry (:mod:`lipschitz.norms`),
-whatever the order of the sums. A row's |w| |x| is at most ||w|| times the norm of what it reads, and an entry of x is
-read by at most k places of a convolution's kernel; hence || |W| |x| || <= sqrt(k) ||kernel||_F ||x||. A matrix has
-k = 1. A BatchNorm behind a convolution or a matrix is folded into it; its factors have a relative error of a few u, which
-is counted as a few more terms of the sum.
+*Affine, y = W x + b, n products a row.* |rounding| <= gamma_{n+1} (|W| |x| + |b|) entry by entry, whatever the order of
+the sums (:mod:`lipschitz.norms`). A row's |w| |x| is at most ||w|| times the norm of what it reads, and an entry of x
+is read by at most k places of a convolution's kernel; hence || |W| |x| || <= sqrt(k) ||kernel||_F ||x||. A matrix has
+k = 1. A BatchNorm behind a convolution or a matrix is folded into it; its factors have a relative error of a few u,
+which is counted as a few more terms of the sum.
 
-*Average pooling* is a matrix A >= 0: ||A||^2 <= (largest row sum) (largest column sum), and |A| = A.
+*Average pooling* is a matrix A with |A| = A, or -A. *Sums, products with a number*: one rounding, u |y| a time. *ReLU,
+max-pooling, reshaping* do not round. *Smooth functions* are assumed to be right to 8 units in the last place.
 
-*Sums, products with a number*: one rounding, u |y| a time. *ReLU, max-pooling, reshaping* do not round.
-
-Max-pooling has L = sqrt(number of windows an entry lies in), since in each window the maximum moves by no more than the
-norm of the window's change. Smooth functions have the slopes of :data:`lipschitz.fully_connected.POINTWISE` and are
-assumed to be computed by torch to 8 units in the last place.
+The constants L come from :mod:`lipschitz.norms`, :mod:`lipschitz.convolutions`, :mod:`lipschitz.pooling` and
+:data:`lipschitz.fully_connected.POINTWISE`.
 """
 
 from __future__ import annotations
@@ -33,14 +31,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lipschitz import graph, norms
+from lipschitz import convolutions, graph, norms, pooling
 from lipschitz.fully_connected import POINTWISE, Erf, GaussianCdf, Sin
 
-OUTWARD = 1.0 + 2.0**-32
-"""Factor that covers the rounding of a few scalar operations, and of a norm of up to a million entries."""
+OUTWARD = 1.0 + 2.0**-28
+"""Factor that covers the rounding of a few scalar operations, and of a norm of up to 16 million entries."""
 
 _MAX_DENSE = 2**23  # entries of a convolution written as a matrix
 _DENSE_GAIN = 2.5  # how much faster a product with a matrix is than a convolution, a multiplication (measured)
+
+_NORM_TOLERANCE = 0.1  # of a layer's norm: an error bound need not be tighter
 
 # Largest |second derivative|, rounded up: tanh 4/sqrt(27), sigmoid 1/sqrt(108), erf sqrt(8/(pi e)), Gaussian
 # distribution 1/sqrt(2 pi e), sin 1.
@@ -69,8 +69,8 @@ class Stage:
         are not; errors of a ``concatenate`` add as squares.
     inputs : tuple of int
         The stages it reads, by their place.
-    n_values : int
-        Length of its output for one input, in float64 numbers.
+    shape : tuple of int
+        Of its output for one input.
     run : callable
         What it computes: from a list of tensors (n, ...), one an input, to a tensor (n, ...).
     upper_slope : float
@@ -84,12 +84,14 @@ class Stage:
         For ``max_pool``: whether zero competes in every window, that is, whether a ReLU is part of it.
     layer : torch.nn.Module or None
         For ``max_pool``: its settings.
+    failure_probability : float
+        Chance that ``upper_slope`` is too small, from :mod:`lipschitz.convolutions`.
     """
 
     name: str
     kind: Kind
     inputs: tuple[int, ...]
-    n_values: int
+    shape: tuple[int, ...]
     run: Callable[[Sequence[torch.Tensor]], torch.Tensor]
     upper_slope: float = 1.0
     rounding_in: float = 0.0
@@ -98,6 +100,7 @@ class Stage:
     bend: float = 0.0
     is_clipped: bool = False
     layer: Any = None
+    failure_probability: float = 0.0
 
     def upper_error(self, errors: Sequence[float]) -> float:
         """Return L e for the errors of the inputs, without rounding of its own."""
@@ -131,12 +134,8 @@ def prepare(model: nn.Module, input_shape: Sequence[int], *, device: torch.devic
     for i, step in enumerate(steps):
         only_reader = steps[readers[i][0]] if len(readers[i]) == 1 else None
         before = steps[step.inputs[0]] if step.inputs else None
-        if (
-            only_reader is not None
-            and (step.kind, only_reader.kind)
-            in (("linear", "batch_norm"), ("convolution", "batch_norm"), ("relu", "max_pool"))
-        ):
-            continue  # becomes one stage with its reader
+        if only_reader is not None and _is_one_stage(step, only_reader):
+            continue
         absorbed = before if before is not None and step.inputs[0] not in places else None
         sources = absorbed.inputs if absorbed is not None else step.inputs
         with torch.no_grad():
@@ -145,6 +144,21 @@ def prepare(model: nn.Module, input_shape: Sequence[int], *, device: torch.devic
             )
         places[i] = len(stages) - 1
     return tuple(stages)
+
+
+def _is_one_stage(step: graph.Step, reader: graph.Step) -> bool:
+    """Return whether a step and the only one that reads it become one stage."""
+    if step.kind == "linear":
+        return reader.kind == "batch_norm" and len(step.shape) == 1  # with more axes, the two count along others
+    return (step.kind, reader.kind) in (("convolution", "batch_norm"), ("relu", "max_pool"))
+
+
+def evaluate(stages: Sequence[Stage], inputs: torch.Tensor) -> torch.Tensor:
+    """Return the outputs for inputs (n, ...), float64, shape (n, ...)."""
+    values = [inputs]
+    for stage in stages[1:]:
+        values.append(stage.run([values[i] for i in stage.inputs]))
+    return values[-1]
 
 
 def upper_gains(stages: Sequence[Stage]) -> list[float]:
@@ -166,7 +180,7 @@ def _stage(
 ) -> Stage:
     unit = norms.gamma(1)
     layer: Any = step.layer
-    same = {"name": step.name, "inputs": inputs, "n_values": math.prod(step.shape)}
+    same: dict[str, Any] = {"name": step.name, "inputs": inputs, "shape": step.shape}
     match step.kind:
         case "linear" | "convolution" | "batch_norm":
             return _affine(step, absorbed, inputs, shapes[0], device)
@@ -194,13 +208,13 @@ def _stage(
                 **same,
                 kind="max_pool",
                 run=lambda values: graph.apply(step, values).clamp_min(0.0 if absorbed else -math.inf),
-                upper_slope=math.sqrt(_most_windows(layer)) * OUTWARD,
+                upper_slope=pooling.bound_max_pool(layer, shapes[0]).upper,
                 is_clipped=absorbed is not None,
                 layer=layer,
             )
         case "average_pool":
-            slope, n_terms = _average_slope(layer, shapes[0], device)
-            rounding = norms.gamma(n_terms + 2) * slope * OUTWARD
+            slope = pooling.bound_average_pool(layer, shapes[0]).upper
+            rounding = norms.gamma(math.prod(shapes[0][1:]) + 2) * slope * OUTWARD
             return Stage(
                 **same, kind="map", run=lambda values: layer(values[0]), upper_slope=slope, rounding_in=rounding
             )
@@ -245,52 +259,60 @@ def _affine(
         weight = scale if weight is None else weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
     assert weight is not None
     if source.kind == "convolution":
-        run, norm, frobenius, fan_in = _convolution(weight, bias, layer, shape, math.prod(step.shape))
+        run, bound, frobenius, fan_in = _convolution(weight, bias, layer, shape, math.prod(step.shape))
     elif source.kind == "linear":
         matrix, vector = weight, bias
         run, fan_in = (lambda values: functional.linear(values[0], matrix, vector)), weight.shape[1]
-        norm, frobenius = norms.bound_norm(weight.cpu().numpy(), tolerance=0.1).upper, float(weight.norm())
+        bound, frobenius = norms.bound_norm(weight.cpu().numpy(), tolerance=_NORM_TOLERANCE), float(weight.norm())
     else:
         axes = (1, -1, *(1,) * (len(shape) - 1))
         factor, offset = weight.reshape(axes), bias.reshape(axes)  # type: ignore[union-attr]
         run, fan_in = (lambda values: values[0] * factor + offset), 1
-        norm = frobenius = float(weight.abs().max())
+        frobenius = float(weight.abs().max())
+        bound = norms.bound_norm(weight.abs().max().reshape(1, 1).cpu().numpy())
     gamma = norms.gamma(fan_in + 16)  # the sum with its bias, and the few roundings of a folded BatchNorm
     n_places = math.prod(step.shape) // len(bias) if bias is not None else 0
     return Stage(
         name=step.name,
         kind="map",
         inputs=inputs,
-        n_values=math.prod(step.shape),
+        shape=step.shape,
         run=run,
-        upper_slope=(norm + norms.gamma(16) * frobenius) * OUTWARD,
+        upper_slope=(bound.upper + norms.gamma(16) * frobenius) * OUTWARD,
         rounding_in=gamma * frobenius * OUTWARD,
         rounding=gamma * math.sqrt(n_places) * float(bias_size.norm()) * OUTWARD + 1e-290,  # and what underflows
+        failure_probability=bound.failure_probability,
     )
 
 
 def _convolution(
     weight: torch.Tensor, bias: torch.Tensor | None, layer: Any, shape: tuple[int, ...], n_outputs: int
-) -> tuple[Callable[[Sequence[torch.Tensor]], torch.Tensor], float, float, int]:
+) -> tuple[Callable[[Sequence[torch.Tensor]], torch.Tensor], norms.NormBound, float, int]:
     """Return what runs the convolution, its norm, sqrt(k) ||kernel||_F, and the products of one sum."""
+    is_flat = isinstance(layer, nn.Conv1d)
     flat = {"stride": layer.stride, "padding": layer.padding, "dilation": layer.dilation}
-    if len(shape) == 2:  # one axis: a convolution of two, one of them of length 1
+    bound = convolutions.bound_norm(
+        weight, input_shape=shape[1:], **flat, groups=layer.groups, tolerance=_NORM_TOLERANCE
+    )
+    if is_flat:  # a convolution of two axes, one of them of length 1
         weight, shape = weight[:, :, None, :], (shape[0], 1, shape[1])
         flat = {name: (1 if name != "padding" else 0, *value) for name, value in flat.items()}
-    is_flat = isinstance(layer, nn.Conv1d)
 
     def convolve(images: torch.Tensor, offset: torch.Tensor | None) -> torch.Tensor:
         # Without cuDNN, whose algorithms do not all sum products: gamma_n holds for those that do.
         with torch.backends.cudnn.flags(enabled=False):
             return functional.conv2d(images, weight, offset, **flat, groups=layer.groups)
 
-    n_kernel = math.prod(weight.shape[2:])
-    n_windows = math.prod(_windows(weight.shape[2 + axis], flat["stride"][axis], flat["dilation"][axis]) for axis in (0, 1))
-    frobenius = math.sqrt(n_windows) * float(weight.norm())
+    # A tap reads an entry only if dilation * tap meets it modulo the stride: one in stride / gcd of the kernel's taps.
+    n_readers = math.prod(
+        math.ceil(size * math.gcd(stride, dilation) / stride)
+        for size, stride, dilation in zip(weight.shape[2:], flat["stride"], flat["dilation"], strict=True)
+    )
+    frobenius = math.sqrt(n_readers) * float(weight.norm())
     n_inputs = math.prod(shape)
     cost = weight[0].numel() * n_outputs
-    norm = _bound_convolution(weight, n_windows, layer.groups)
     if n_inputs * n_outputs > min(_MAX_DENSE, _DENSE_GAIN * cost):
+
         def run(values: Sequence[torch.Tensor]) -> torch.Tensor:
             images = values[0].unsqueeze(2) if is_flat else values[0]
             made = convolve(images, bias)
@@ -305,35 +327,4 @@ def _convolution(
         def run(values: Sequence[torch.Tensor]) -> torch.Tensor:
             return functional.linear(values[0].flatten(1), matrix, vector).reshape(-1, *out_shape)
 
-    return run, norm, frobenius, weight.shape[1] * n_kernel
-
-
-def _bound_convolution(weight: torch.Tensor, n_windows: int, groups: int) -> float:
-    absolute = weight.abs().sum(dim=(2, 3))
-    kernel = math.sqrt(n_windows) * norms.bound_norm(weight.flatten(1).cpu().numpy(), tolerance=0.1).upper
-    rows = float(absolute.sum(1).max())
-    columns = float(absolute.reshape(groups, -1, weight.shape[1]).sum(1).max())
-    return min(kernel, math.sqrt(rows * columns)) * OUTWARD
-
-
-def _windows(kernel: int, stride: int, dilation: int) -> int:
-    """Return how many windows along one axis an entry lies in, at most."""
-    return math.ceil(kernel * math.gcd(stride, dilation) / stride)
-
-
-def _most_windows(layer: nn.MaxPool2d) -> int:
-    """Return how many windows of a pooling an entry lies in, at most."""
-    kernel, stride, dilation = (
-        value if isinstance(value, tuple) else (value, value)
-        for value in (layer.kernel_size, layer.stride, layer.dilation)
-    )
-    return math.prod(_windows(kernel[axis], stride[axis], dilation[axis]) for axis in (0, 1))
-
-
-def _average_slope(layer: nn.Module, shape: tuple[int, ...], device: torch.device) -> tuple[float, int]:
-    """Return a Lipschitz constant of an average pooling, and the most terms of a sum."""
-    one = torch.ones((1, 1, *shape[1:]), dtype=torch.float64, device=device, requires_grad=True)
-    with torch.enable_grad():
-        rows = layer(one)
-        (columns,) = torch.autograd.grad(rows.sum(), one)
-    return math.sqrt(float(rows.abs().max()) * float(columns.abs().max())) * OUTWARD, math.prod(shape[1:])
+    return run, bound, frobenius, weight[0].numel()

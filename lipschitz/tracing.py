@@ -2,8 +2,8 @@
 
 On x(t) = a + t (b - a), 0 <= t <= 1, a network of affine maps, ReLUs and max-poolings is piecewise affine in t. It is
 traced layer by layer: a grid of points t_0 < ... < t_m and the values of the current layer at each; the layer's output
-between two points is understood as the straight line between their values. Where that is not what the layer does, points
-are put in: the zeros of what a ReLU reads, and the places where another entry of a window becomes the largest.
+between two points is understood as the straight line between their values. Where that is not what the layer does,
+points are put in: the zeros of what a ReLU reads, and the places where another entry of a window becomes the largest.
 
 The error. Let g(t) be the computed, piecewise affine function of a layer and f(t) the true one. One number
 e >= max_t ||g(t) - f(t)||_2 passes from layer to layer (:mod:`lipschitz.stages`), together with what the layer's own
@@ -31,6 +31,7 @@ to the output. Memory stays bounded and what comes out runs from t = 0 to t = 1.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -77,6 +78,7 @@ def trace(
     a: torch.Tensor,
     b: torch.Tensor,
     *,
+    upper_error: float = 0.0,
     tolerance: float = 1e-3,
     max_numbers: int = 2**23,
 ) -> Iterator[Stretch]:
@@ -88,6 +90,8 @@ def trace(
         The network (:func:`lipschitz.stages.prepare`).
     a, b : Tensor of float64, shape (...)
         Inputs without a batch axis, on the stages' device. If they are equal the one stretch has one point.
+    upper_error : float
+        How far the true segment may be from the one between ``a`` and ``b``, in the 2-norm.
     tolerance : float
         What smooth functions may add to the error of the outputs, all together; positive. Without them no matter.
     max_numbers : int
@@ -101,7 +105,9 @@ def trace(
     n_smooth = sum(stage.kind == "smooth" for stage in stages)
     gains = upper_gains(stages)
     tolerances = [tolerance / (max(n_smooth, 1) * max(gain, 1e-300)) for gain in gains]
-    last_readers = [max((j for j, stage in enumerate(stages) if i in stage.inputs), default=i) for i in range(len(stages))]
+    last_readers = [
+        max((j for j, stage in enumerate(stages) if i in stage.inputs), default=i) for i in range(len(stages))
+    ]
     last_readers[-1] = len(stages)
     tracer = _Tracer(
         stages=stages,
@@ -112,12 +118,12 @@ def trace(
     is_point = bool((a == b).all())
     t = torch.tensor([0.0] if is_point else [0.0, 1.0], dtype=torch.float64, device=a.device)
     inputs = torch.stack([a] if is_point else [a, b])
-    return tracer.follow(1, t, {0: _Value(inputs, 0.0)})
+    return tracer.follow(1, t, {0: _Value(inputs, upper_error)})
 
 
 def _max_points(stages: Sequence[Stage], last_readers: Sequence[int], max_numbers: int) -> list[int]:
     """Return how many points may be carried from each stage on, up to the next one that may put points in."""
-    n_live = [sum(stages[j].n_values for j in range(i + 1) if last_readers[j] >= i) for i in range(len(stages))]
+    n_live = [sum(math.prod(stages[j].shape) for j in range(i + 1) if last_readers[j] >= i) for i in range(len(stages))]
     result, most = [0] * len(stages), 1
     for i in range(len(stages) - 1, -1, -1):
         most = max(most, n_live[i])
@@ -232,14 +238,14 @@ def _refined(
     t: torch.Tensor, times: torch.Tensor, live: dict[int, _Value], max_points: int
 ) -> Iterator[tuple[torch.Tensor, dict[int, _Value]]]:
     """Yield the grid with the new points, in parts of at most so many points that share their ends."""
-    merged = torch.cat([t, times]).unique()
+    merged = torch.cat([t, times]).unique()  # type: ignore[no-untyped-call]
     errors = {
         i: value.error + (2.0 * norms.gamma(8) * _upper_size(value.at) + 1e-290 if len(times) else 0.0)
         for i, value in live.items()
     }
     n_parts = math.ceil((len(merged) - 1) / (max_points - 1))
     cuts = [round(k * (len(merged) - 1) / n_parts) for k in range(n_parts + 1)]
-    for first, last in zip(cuts, cuts[1:], strict=False):
+    for first, last in itertools.pairwise(cuts):
         part = merged[first : last + 1]
         left = torch.searchsorted(t, part, right=True) - 1
         new = (t[left] != part).nonzero()[:, 0]
