@@ -6,33 +6,29 @@ whether or not the network is differentiable there. Like :mod:`lipschitz.upper`,
 stored weights in evaluation mode: the secant is computed in float64 on the CPU, and what rounding may have added is
 taken off.
 
-Rounding. For the layers that :mod:`lipschitz.upper` knows, a bound e of the error's 2-norm runs along with the values.
-A Linear with n inputs makes of it ||W||_2 e + gamma_{n+2} || |W| |x| + |b| ||_2, a pointwise function of slope L makes
-L e + 8 u ||max(1, |value|)||_2; the last term supposes that the library's tanh, erf, sin, ... are within 8 u of the
-true value, relatively or absolutely, u = 2^-53 (they claim a few units in the last place). For any other layer there is
-no such bound: the secant is reported as computed and ``is_certified`` is False.
+Rounding. For networks that :mod:`lipschitz.graph` can read, a bound of the error's 2-norm runs along with the values
+(:mod:`lipschitz.running_error`) and is taken off. It grows with the product of the layers' norms: where it leaves less
+than half of the slope, and for any other network, the slope is reported as computed and ``is_certified`` is False.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from lipschitz import norms, upper
+from lipschitz import derivatives, graph, norms, running_error
 
-_UNIT_ROUNDOFF = 2.0**-53
 # Distances of the two points of a secant: long ones lose to curvature and kinks, short ones to rounding.
 _SEPARATIONS = tuple(10.0 ** (-exponent / 2.0) for exponent in range(15))
 # Lengths of a random jump: from within a linear region to across many.
 _SHORTEST_JUMP, _LONGEST_JUMP = 1e-2, 2e1
-# Layers that only copy, move or drop numbers.
-_EXACT = (nn.ReLU, nn.Identity, nn.Dropout, nn.Flatten)
-
-_Factors = tuple[tuple[str, float], ...]
+# Of the power method where there are many outputs: during the search, from the direction before, and at its end.
+_POWER_STEPS, _LAST_POWER_STEPS = 3, 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -42,7 +38,7 @@ class LowerBound:
     Parameters
     ----------
     value : float
-        The secant, less ``rounding``.
+        The secant, less ``rounding``, if certified.
     norm : float
         The exponent p of the norm of inputs and outputs: 1, 2 or inf.
     points : Tensor, shape (2, ...), float64
@@ -59,7 +55,8 @@ class LowerBound:
     method : str
         How it was found.
     is_certified : bool
-        Whether ``rounding`` is a bound of the rounding. If not, ``value`` is the computed secant.
+        Whether ``rounding`` is a bound of the rounding. If not, ``value`` is the smaller of computed secant and
+        derivative, and ``rounding`` is 0.
     """
 
     value: float
@@ -82,7 +79,8 @@ def lower_gradient_ascent(
     The height of a point x is the operator norm of the derivative J(x) in the p-norm: for a scalar output the dual norm
     of the gradient. All starts climb at once, each keeping its best point. Odd steps jump in a random direction, by a
     length drawn log-uniformly in [0.01, 20], across the linear regions of piecewise linear networks; even steps follow
-    the gradient of the height, where there is one, by a length that doubles on success and is halved on failure.
+    the gradient of the height, where there is one, by a length that doubles on success and is halved on failure. If
+    there is none at any start, as for piecewise linear networks, all steps jump.
 
     Parameters
     ----------
@@ -111,8 +109,9 @@ def lower_gradient_ascent(
     Notes
     -----
     A search gives no promise to find the steepest place: ``value`` may be far below the Lipschitz constant. Cost: a
-    step is a forward and a backward pass for each number in an output, and on even steps a pass through both again.
-    The search runs in the model's own precision and on its device; the secant does not.
+    step is a forward pass and a backward pass for each number in an output (or, from 17 on, three pairs of passes of
+    the power method), and where there are gradients on even steps a pass through both again. The search runs in the
+    model's own precision and on its device; the secant does not.
 
     Examples
     --------
@@ -130,53 +129,57 @@ def lower_gradient_ascent(
         raise ValueError(f"starts must be a batch of finite numbers, got shape {tuple(starts.shape)}")
     own = copy.deepcopy(model).eval().requires_grad_(False)
     with torch.enable_grad(), torch.inference_mode(False):
-        best, start_value = _climb(own, starts.detach().clone(), norm, n_steps, generator)
+        best, direction, start_value = _climb(own, starts.detach().clone(), norm, n_steps, generator)
         exact = own.to("cpu").to(torch.float64)
-        factors = _rounding_factors(exact, tuple(starts.shape[1:]))
-        points, value, rounding, derivative = _best_secant(exact, best.to("cpu").to(torch.float64), norm, factors)
+        secant = _best_secant(exact, best.to("cpu").to(torch.float64), direction.to("cpu").to(torch.float64), norm)
     return LowerBound(
-        value=value,
+        value=secant.value,
         norm=norm,
-        points=points,
-        rounding=rounding,
-        derivative=derivative,
+        points=secant.points,
+        rounding=secant.rounding,
+        derivative=secant.derivative,
         start_value=start_value,
         n_starts=len(starts),
         n_steps=n_steps,
         method="gradient ascent and random jumps",
-        is_certified=factors is not None,
+        is_certified=secant.is_certified,
     )
 
 
 def _climb(
     model: nn.Module, starts: torch.Tensor, norm: float, n_steps: int, generator: torch.Generator
-) -> tuple[torch.Tensor, float]:
-    """Return the steepest point found, shape (1, ...), and the largest height among the starts."""
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Return the steepest point found and its direction, shape (1, ...), and the largest height among the starts."""
     weights = next(iter(model.parameters()), starts)
     points = starts.to(device=weights.device, dtype=weights.dtype)
-    heights, uphill = _heights(model, points, norm)
+    directions = _unit(torch.randn(points.shape, generator=generator, dtype=torch.float64)).to(points)
+    heights, uphill, directions = derivatives.operator_norms(
+        model, points, directions, norm=norm, n_steps=_LAST_POWER_STEPS, with_uphill=True
+    )
     if not bool(torch.isfinite(heights).any()):
         raise ValueError("model must have a finite derivative at one of the starts at least, got none")
     start_value = float(heights[torch.isfinite(heights)].max())
     heights = torch.nan_to_num(heights, nan=-1.0, posinf=-1.0)
+    has_uphill = bool((uphill != 0.0).any())
     radii = torch.ones_like(heights)
     for step in range(n_steps):
-        if step % 2 == 0:
-            moves = _per_point(radii, points) * _unit(uphill)
-        else:
-            moves = _jumps(points.shape, generator).to(points)
+        is_ascent = has_uphill and step % 2 == 0
+        moves = _per_point(radii, points) * _unit(uphill) if is_ascent else _jumps(points.shape, generator).to(points)
         tried = points + moves
-        tried_heights, tried_uphill = _heights(model, tried, norm)
+        tried_heights, tried_uphill, tried_directions = derivatives.operator_norms(
+            model, tried, directions, norm=norm, n_steps=_POWER_STEPS, with_uphill=has_uphill
+        )
         is_better = tried_heights > heights  # never for a height that is not a number
         is_better &= torch.isfinite(tried_heights)
-        if step % 2 == 0:
+        if is_ascent:
             radii = torch.where(is_better, 2.0 * radii, 0.5 * radii)
         chosen = _per_point(is_better, points)
         points = torch.where(chosen, tried, points)
         uphill = torch.where(chosen, tried_uphill, uphill)
+        directions = torch.where(chosen, tried_directions, directions)
         heights = torch.where(is_better, tried_heights, heights)
     steepest = int(heights.argmax())
-    return points[steepest : steepest + 1], start_value
+    return points[steepest : steepest + 1], directions[steepest : steepest + 1], start_value
 
 
 def _jumps(shape: torch.Size, generator: torch.Generator) -> torch.Tensor:
@@ -196,112 +199,58 @@ def _unit(directions: torch.Tensor) -> torch.Tensor:
     return directions / _per_point(torch.where(lengths > 0.0, lengths, torch.ones_like(lengths)), directions)
 
 
-def _heights(model: nn.Module, points: torch.Tensor, norm: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the operator norms of the derivatives, shape (n,), and their gradients, zero where there is none."""
-    points = points.detach().requires_grad_()
-    heights = _operator_norms(_jacobians(model, points), norm)
-    if not heights.requires_grad:  # a linear model
-        return heights, torch.zeros_like(points)
-    (uphill,) = torch.autograd.grad(heights.sum(), points, materialize_grads=True)
-    return heights.detach(), torch.nan_to_num(uphill, nan=0.0, posinf=0.0, neginf=0.0)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Secant:
+    points: torch.Tensor
+    value: float
+    rounding: float
+    derivative: float
+    is_certified: bool
 
 
-def _jacobians(model: nn.Module, points: torch.Tensor) -> torch.Tensor:
-    """Return the derivatives, shape (n, n_outputs, n_inputs), with a graph."""
-    outputs = model(points)
-    if outputs.ndim == 0 or len(outputs) != len(points):
-        raise ValueError(
-            f"model must return a batch as long as its input, got shapes {tuple(outputs.shape)} "
-            f"from {tuple(points.shape)}"
-        )
-    outputs = outputs.reshape(len(points), -1)
-    if not outputs.requires_grad:
-        return torch.zeros(*outputs.shape, points[0].numel(), device=points.device, dtype=points.dtype)
-    rows = [
-        torch.autograd.grad(column.sum(), points, create_graph=True, materialize_grads=True)[0].flatten(1)
-        for column in outputs.unbind(1)
-    ]
-    return torch.stack(rows, dim=1)
-
-
-def _operator_norms(jacobians: torch.Tensor, norm: float) -> torch.Tensor:
-    """Return max ||J v||_p over ||v||_p = 1 for each of (n, n_outputs, n_inputs)."""
-    if norm == 1:
-        return jacobians.abs().sum(dim=1).amax(dim=1)
-    if norm == math.inf:
-        return jacobians.abs().sum(dim=2).amax(dim=1)
-    if jacobians.shape[1] == 1:
-        lengths: torch.Tensor = torch.linalg.vector_norm(jacobians[:, 0], dim=1)
-    else:
-        lengths = torch.linalg.matrix_norm(jacobians, ord=2)
-    return lengths
-
-
-def _steepest_direction(jacobian: torch.Tensor, norm: float) -> torch.Tensor:
-    """Return a v of p-norm one with the largest ||J v||_p, shape (n_inputs,)."""
-    if norm == 1:
-        return nn.functional.one_hot(jacobian.abs().sum(dim=0).argmax(), jacobian.shape[1]).to(jacobian)
-    if norm == math.inf:
-        row = jacobian[jacobian.abs().sum(dim=1).argmax()]
-        return torch.where(row < 0.0, -torch.ones_like(row), torch.ones_like(row))
-    direction: torch.Tensor = torch.linalg.svd(jacobian, full_matrices=False).Vh[0]
-    return direction
-
-
-def _best_secant(
-    model: nn.Module, point: torch.Tensor, norm: float, factors: _Factors | None
-) -> tuple[torch.Tensor, float, float, float]:
-    """Return (points, value, rounding, derivative) of the best secant through ``point``, all in float64."""
-    jacobian = _jacobians(model, point.detach().requires_grad_()).detach()
-    derivative = float(_operator_norms(jacobian, norm)[0])
-    direction = _steepest_direction(jacobian[0], norm).reshape(point.shape[1:])
+def _best_secant(model: nn.Module, point: torch.Tensor, direction: torch.Tensor, norm: float) -> _Secant:
+    """Return the best secant through ``point``, all in float64."""
+    heights, _, direction = derivatives.operator_norms(
+        model, point, direction, norm=norm, n_steps=_LAST_POWER_STEPS, with_uphill=False
+    )
+    derivative = float(heights[0])
+    try:
+        steps = graph.read(model, tuple(point.shape[1:]))
+        stretches = running_error.step_norms(steps)
+    except ValueError:  # a layer without known rounding
+        steps, stretches = (), []
     sides = torch.tensor([-0.5, 0.5], dtype=torch.float64)
-    best = (point.repeat(2, *[1] * (point.ndim - 1)), 0.0, 0.0)
+    certain = _Secant(
+        points=point.repeat(2, *[1] * (point.ndim - 1)),
+        value=0.0,
+        rounding=0.0,
+        derivative=derivative,
+        is_certified=bool(steps),
+    )
+    computed = dataclasses.replace(certain, is_certified=False)
     with torch.no_grad():
         for separation in _SEPARATIONS:
             points = point + _per_point(sides * separation, point) * direction
-            value, rounding = _secant(model, points, norm, factors)
-            if value > best[1]:
-                best = (points, value, rounding)
-    return *best, derivative
+            values, errors = (
+                running_error.evaluate(steps, stretches, points) if steps else (model(points), torch.zeros(2))
+            )
+            slope, rounding = _slope(points, values, float(errors.sum()), norm)
+            if steps and slope - rounding > certain.value:
+                certain = dataclasses.replace(certain, points=points, value=slope - rounding, rounding=rounding)
+            if min(slope, derivative) > computed.value:
+                computed = dataclasses.replace(computed, points=points, value=min(slope, derivative))
+    return certain if steps and certain.value >= 0.5 * derivative else computed
 
 
-def _secant(model: nn.Module, points: torch.Tensor, norm: float, factors: _Factors | None) -> tuple[float, float]:
-    """Return the slope between two points, less its rounding, and the rounding; 0 for coinciding points."""
-    values, error = (model(points), 0.0) if factors is None else _run_with_errors(model, points, factors)
+def _slope(points: torch.Tensor, values: torch.Tensor, error: float, norm: float) -> tuple[float, float]:
+    """Return the slope between two points, as computed, and a bound of its rounding; 0 for coinciding points."""
     values = values.flatten(1)
     rise = float(torch.linalg.vector_norm(values[1] - values[0], ord=norm))
     run = float(torch.linalg.vector_norm((points[1] - points[0]).flatten(), ord=norm))
     if run == 0.0 or not math.isfinite(rise + error):
         return 0.0, 0.0
-    rounding = 0.0
-    if factors is not None:
-        if norm == 1:  # the 1-norm of an error is at most sqrt(length) times its 2-norm
-            error *= math.sqrt(values.shape[1])
-        # Both norms, the differences in them, and the division are rounded too.
-        rounding = (error + norms.gamma(values.shape[1] + points[0].numel() + 16) * (rise + error)) / run
-    return max(0.0, rise / run - rounding), rounding
-
-
-def _run_with_errors(model: nn.Module, points: torch.Tensor, factors: _Factors) -> tuple[torch.Tensor, float]:
-    """Return the values at two points and the sum of the 2-norms of their rounding errors, at most."""
-    values, errors = points, torch.zeros(len(points), dtype=torch.float64)
-    for (_, layer), (_, factor) in zip(upper.walk_layers(model), factors, strict=True):
-        before, values = values, layer(values)
-        errors = factor * errors
-        if isinstance(layer, nn.Linear):
-            bias = None if layer.bias is None else layer.bias.abs()
-            sizes = nn.functional.linear(before.abs(), layer.weight.abs(), bias)
-            errors += norms.gamma(layer.in_features + 2) * sizes.flatten(1).norm(dim=1)
-        elif not isinstance(layer, _EXACT):
-            errors += 8.0 * _UNIT_ROUNDOFF * values.abs().clamp(min=1.0).flatten(1).norm(dim=1)
-        # The bound's own sums are rounded; they have no negative terms.
-        errors *= 1.0 + norms.gamma(before[0].numel() + values[0].numel() + 16)
-    return values, float(errors.sum())
-
-
-def _rounding_factors(model: nn.Module, input_shape: tuple[int, ...]) -> _Factors | None:
-    """Return by how much each layer may stretch an error, in the 2-norm, or None if a layer is not known."""
-    if any(upper.refusal(layer) is not None for _, layer in upper.walk_layers(model)):
-        return None
-    return upper.upper_product(model, input_shape, norm=2, tolerance=0.01).factors
+    if norm == 1:  # the 1-norm of an error is at most sqrt(length) times its 2-norm
+        error *= math.sqrt(values.shape[1])
+    # Both norms, the differences in them, and the division are rounded too.
+    rounding = (error + norms.gamma(values.shape[1] + points[0].numel() + 16) * (rise + error)) / run
+    return rise / run, rounding
