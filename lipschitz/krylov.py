@@ -149,15 +149,25 @@ def bound_norm(products: Products, *, lower: float, tolerance: float, max_steps:
     Notes
     -----
     Six products with A and six with A^T a step; about 5 / sqrt(tolerance) steps. If sigma is well above ``lower``, the
-    vectors of the recurrence turn to the leading one, and give the better bound from below.
+    vectors of the recurrence turn to the leading one, and show it; then c is set anew, with the same B.
     """
+    upper = math.inf
+    while True:
+        found, above = _recurrence(products, lower, tolerance, max_steps)
+        upper, is_new, lower = min(upper, above), found > lower * (1.0 + tolerance), max(lower, found)
+        if upper <= lower * (1.0 + tolerance) or not is_new:
+            return lower, upper
+
+
+def _recurrence(products: Products, lower: float, tolerance: float, max_steps: int) -> tuple[float, float]:
+    """Return (lower, upper) once they are near each other, the first is well above what was known, or steps run out."""
     factor = 4.0 / lower**2  # this number defines c = 4 / factor
     absolute = factor * products.absolute_norm**2
     relative = gamma(products.n_terms) + gamma(products.n_adjoint_terms) + gamma(8)
     before, length_before = torch.zeros(()), 0.0
     current = _normal_vectors(_N_STARTS, products.n_inputs, seed=0)
     errors: list[float] = []
-    upper = math.inf
+    found, upper = lower, math.inf
     for step in range(1, max_steps + 1):
         length = float(current.norm()) * (1.0 + gamma(current.numel() + 8))
         errors.append(1.02 * (absolute * relative * length + gamma(8) * (2.0 * length + length_before)))
@@ -171,10 +181,10 @@ def bound_norm(products: Products, *, lower: float, tolerance: float, max_steps:
             length = float(current.norm()) * (1.0 + gamma(current.numel() + 8))
             theta = _largest_angle(length, np.array(errors))
             upper = min(upper, 2.0 * math.cosh(theta / 2.0) / math.sqrt(factor) * (1.0 + 1e-14))
-            lower = max(lower, _lower_stretch(products, current))
-            if upper <= lower * (1.0 + tolerance):
+            found = max(found, _lower_stretch(products, current))
+            if upper <= found * (1.0 + tolerance) or found > lower * (1.0 + tolerance):
                 break
-    return lower, upper
+    return found, upper
 
 
 def _largest_angle(length: float, errors: np.ndarray) -> float:

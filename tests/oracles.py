@@ -323,3 +323,44 @@ def cluster_numbers(labels: np.ndarray, periodic: Sequence[bool], reach: int) ->
     numbers = np.full(labels.size, -1)
     numbers[occupied] = np.argsort(np.argsort(firsts))[inverse]
     return numbers.reshape(labels.shape)
+
+
+def is_positive_semidefinite(matrix: list[list[Fraction]]) -> bool:
+    """Whether a symmetric rational matrix is positive semidefinite, by elimination without rounding."""
+    rest = [row[:] for row in matrix]
+    left = list(range(len(rest)))
+    while left:
+        pivot = max(left, key=lambda i: rest[i][i])
+        if rest[pivot][pivot] <= 0:  # then nothing but zeros may be left
+            return all(rest[i][j] == 0 for i in left for j in left)
+        left.remove(pivot)
+        for i in left:
+            ratio = rest[i][pivot] / rest[pivot][pivot]
+            if ratio:
+                for j in left:
+                    rest[i][j] -= ratio * rest[pivot][j]
+    return True
+
+
+def convolution_matrix(
+    weight: np.ndarray,
+    input_shape: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+) -> np.ndarray:
+    """The matrix of a zero-padded convolution on flattened images, entry by entry."""
+    n_outputs, n_inputs, *kernel = weight.shape
+    shape = tuple(
+        (input_shape[axis] + 2 * padding[axis] - dilation[axis] * (kernel[axis] - 1) - 1) // stride[axis] + 1
+        for axis in (0, 1)
+    )
+    matrix = np.zeros((n_outputs, *shape, n_inputs * groups, *input_shape))
+    for output, row, column, i, k, j in np.ndindex(n_outputs, *shape, *weight.shape[1:]):
+        height = row * stride[0] + k * dilation[0] - padding[0]
+        width = column * stride[1] + j * dilation[1] - padding[1]
+        if 0 <= height < input_shape[0] and 0 <= width < input_shape[1]:
+            channel = output // (n_outputs // groups) * n_inputs + i
+            matrix[output, row, column, channel, height, width] = weight[output, i, k, j]
+    return matrix.reshape(n_outputs * shape[0] * shape[1], -1)

@@ -251,3 +251,43 @@ def _graph_layer(draw: st.DrawFn, shape: tuple[int, ...], pointwise: tuple[type[
         return nn.MaxPool2d(size, stride, padding, dilation, ceil_mode=draw(st.booleans()))
     divisor = draw(st.sampled_from([None, 2]))
     return nn.AvgPool2d(size, stride, padding, draw(st.booleans()), draw(st.booleans()), divisor)
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """Weights, shape (c_out, c_in / groups, k_h, k_w), and how they are applied to an image."""
+
+    weight: np.ndarray
+    input_shape: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+
+
+@st.composite
+def convolutions(draw: st.DrawFn, *, max_channels: int = 3, max_side: int = 6) -> Convolution:
+    """Convolutions of every form: kernels larger and smaller than stride, padding and image, even, odd, in groups."""
+
+    def pair(least: int, most: int) -> tuple[int, int]:
+        return draw(st.integers(least, most)), draw(st.integers(least, most))
+
+    groups = draw(st.integers(1, 3))
+    shape = (groups * draw(st.integers(1, max_channels)), draw(st.integers(1, max_channels)), *pair(1, 4))
+    dilation, padding, sides = pair(1, 3), pair(0, 4), pair(1, max_side)
+    # an image with its padding holds one window at least
+    height, width = (
+        max(side, d * (kernel - 1) + 1 - 2 * p)
+        for side, d, kernel, p in zip(sides, dilation, shape[2:], padding, strict=True)
+    )
+    kind = draw(st.sampled_from(["gaussian", "positive", "whole"]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    weight = rng.integers(-2, 3, shape).astype(float) if kind == "whole" else rng.standard_normal(shape)
+    return Convolution(
+        weight=np.abs(weight) if kind == "positive" else weight,
+        input_shape=(height, width),
+        stride=pair(1, 5),
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+    )
