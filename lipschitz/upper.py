@@ -11,15 +11,20 @@ sum adds (L_f + L_skip for a residual block), a concatenation takes the p-norm o
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
 from lipschitz import factors, graph, norms
 from lipschitz.fully_connected import POINTWISE
+
+Number = TypeVar("Number")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,8 +164,22 @@ def bound_weighted(
                 failure = factors.add_up(failure, known[key].failure_probability)
                 is_certified &= known[key].is_certified
             uppers[place], lowers[place] = known[key].upper, known[key].lower
-    value = compose(steps, uppers, norm, multiply=factors.multiply_up, add=factors.add_up)
-    lower = compose(steps, lowers, norm, multiply=lambda a, b: a * b, add=lambda a, b: a + b)
+    value = compose(
+        steps,
+        uppers,
+        one=1.0,
+        multiply=factors.multiply_up,
+        add=factors.add_up,
+        combine=lambda bounds: _combine(bounds, norm),
+    )
+    lower = compose(
+        steps,
+        lowers,
+        one=1.0,
+        multiply=lambda a, b: a * b,
+        add=lambda a, b: a + b,
+        combine=lambda bounds: float(np.linalg.norm(bounds, norm)),
+    )
     return UpperBound(
         value=value,
         norm=norm,
@@ -178,39 +197,37 @@ def bound_weighted(
 
 def compose(
     steps: Sequence[graph.Step],
-    constants: Sequence[float],
-    norm: float,
+    constants: Sequence[Number],
     *,
-    multiply: Callable[[float, float], float],
-    add: Callable[[float, float], float],
-) -> float:
-    """Return the bound of the last step, from the constants of all, with the given arithmetic."""
-    bounds: list[float] = []
+    one: Number,
+    multiply: Callable[[Number, Number], Number],
+    add: Callable[[Number, Number], Number],
+    combine: Callable[[Sequence[Number]], Number],
+) -> Number:
+    """Return the bound of the last step, from the constants of all, in any arithmetic of numbers."""
+    bounds: list[Number] = []
     for step, constant in zip(steps, constants, strict=True):
         read = [bounds[source] for source in step.inputs]
         if step.kind == "input":
-            bounds.append(1.0)
+            bounds.append(one)
         elif step.kind == "add":
             bounds.append(add(read[0], read[-1]))
         elif step.kind == "concatenate":
-            bounds.append(_combine(read, norm, add))
+            bounds.append(combine(read))
         else:
             bounds.append(multiply(constant, read[0]))
     return bounds[-1]
 
 
-def _combine(bounds: Sequence[float], norm: float, add: Callable[[float, float], float]) -> float:
-    """Return the p-norm of a vector, rounded up if ``add`` is."""
+def _combine(bounds: Sequence[float], norm: float) -> float:
+    """Return the p-norm of a vector of bounds, rounded up."""
     largest = max(bounds)
     if norm == math.inf or largest in (0.0, math.inf):
         return largest
     if norm == 1:
-        total = 0.0
-        for bound in bounds:
-            total = add(total, bound)
-        return total
-    # hypot does not overflow; CPython rounds it within one unit, the margin is 8.
-    return add(math.hypot(*bounds), 2.0**-50 * largest * len(bounds))
+        return functools.reduce(factors.add_up, bounds)
+    # hypot does not overflow before its result does; it is right to a few units in the last place.
+    return factors.add_up(math.hypot(*bounds), 2.0**-49 * largest)
 
 
 def walk_layers(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
