@@ -35,7 +35,7 @@ _MOST_PIXELS = 12  # along an axis
 
 
 def upper_rescaled(
-    model: nn.Module, input_shape: Sequence[int], *, norm: float = 2, tolerance: float = 1e-8, n_steps: int = 100
+    model: nn.Module, input_shape: Sequence[int], *, norm: float = 2, tolerance: float = 1e-8, n_steps: int = 200
 ) -> upper.UpperBound:
     """Return the smaller of the product bound and the product bound of the best rescaling found.
 

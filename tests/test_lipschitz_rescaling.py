@@ -70,7 +70,7 @@ def test_sums_tie_scales_and_concatenations_keep_them_apart():
 
 
 @given(strategies.graph_networks(), st.integers(0, 2**32 - 1))
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_rescaling_never_passes_the_product_nor_falls_below_a_slope(network_and_shape, seed):
     network, shape = network_and_shape
     bound = upper_rescaled(network, shape, n_steps=15)
@@ -114,7 +114,7 @@ def test_the_absolute_network_counts_the_windows_of_poolings(norm, truth, ceil_m
 
 
 @given(strategies.graph_networks(), st.sampled_from(NORMS), st.integers(0, 2**32 - 1))
-@settings(max_examples=300)
+@settings(max_examples=200)
 def test_the_absolute_network_is_never_below_a_slope_nor_above_the_product(network_and_shape, norm, seed):
     network, shape = network_and_shape
     bound = upper_absolute(network, shape, norm=norm)

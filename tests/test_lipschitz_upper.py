@@ -241,7 +241,7 @@ def slopes(model, input_shape, norm, seed, n=64, radius=3.0):
 
 
 @given(strategies.graph_networks(), st.sampled_from(NORMS), st.integers(0, 2**32 - 1))
-@settings(max_examples=1500)
+@settings(max_examples=1000)
 def test_no_sampled_slope_of_any_network_exceeds_the_bound(network_and_shape, norm, seed):
     network, input_shape = network_and_shape
     bound = upper_product(network, input_shape, norm=norm)
