@@ -38,7 +38,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -162,12 +162,8 @@ def upper_lipsdp(
             weights[0] = _triangle_above(weights[0])
         multipliers, primal, n_sweeps = _solve(weights, chain.slopes, tolerance, max_sweeps)
         rho, multipliers = _repair(weights, chain.slopes, multipliers)
-        root = _up(math.sqrt(rho))
-        gap = max(0.0, 1.0 - primal / root)
-        try:
-            value = _up(_up(math.ldexp(root, exponent)) * chain.factor)
-        except OverflowError:
-            value = math.inf
+        gap = max(0.0, 1.0 - primal / _up(math.sqrt(rho)))
+        value = _finish(rho, exponent, chain.factor)
         with np.errstate(over="ignore"):
             multipliers = [np.ldexp(part, 2 * share) for part, share in zip(multipliers, shares, strict=True)]
     return SdpBound(
@@ -179,6 +175,39 @@ def upper_lipsdp(
         multipliers=tuple(multipliers),
         n_sweeps=n_sweeps,
     )
+
+
+def bound_by_multipliers(
+    model: nn.Module,
+    input_shape: Sequence[int],
+    choose: Callable[[list[np.ndarray], list[tuple[np.ndarray, np.ndarray]]], list[np.ndarray]],
+) -> float:
+    """Return the certified bound that multipliers prove, which ``choose`` makes of the matrices and the slopes.
+
+    See :func:`upper_lipsdp` for the model and what is raised. ``choose`` is given matrices that are scaled, each by a
+    power of two, to a norm of about 1; it is not called for a network that is constant.
+    """
+    chain = _read(model, input_shape)
+    weights, shares, exponent = _balance(chain.weights)
+    if not all(weight.any() for weight in weights) or chain.factor == 0.0:
+        return 0.0
+    sizes = [int(np.frexp(np.linalg.norm(weight))[1]) for weight in chain.weights]
+    chosen = choose([np.ldexp(weight, -size) for weight, size in zip(chain.weights, sizes, strict=True)], chain.slopes)
+    multipliers = [
+        np.ldexp(part, 2 * (sum(sizes[place:]) - share))
+        for place, (part, share) in enumerate(zip(chosen, shares, strict=True), start=1)
+    ]
+    if weights[0].shape[1] > weights[0].shape[0]:
+        weights[0] = _triangle_above(weights[0])
+    return _finish(_repair(weights, chain.slopes, multipliers)[0], exponent, chain.factor)
+
+
+def _finish(rho: float, exponent: int, factor: float) -> float:
+    """Return the bound of the network from that of the balanced one, rounded up."""
+    try:
+        return _up(_up(math.ldexp(_up(math.sqrt(rho)), exponent)) * factor)
+    except OverflowError:
+        return math.inf
 
 
 def _read(model: nn.Module, input_shape: Sequence[int]) -> _Chain:

@@ -11,3 +11,14 @@ PROPER_POLYCUBES_N_MINUS_4 = (
     "OEIS A259015 (Barequet and Shalah 2015), fixed polycubes of n = 5, 6, ... cells that span n - 4 dimensions",
 )
 CLUSTER_DIMENSION_2D = (91 / 48, 0.0, "Stauffer and Aharony, Introduction to Percolation Theory; d_f in two dimensions")
+ECLIPSE_EXACT_OVER_PRODUCT = (
+    (2, 5, 10, 20, 30, 50, 75, 100),
+    (0.84260, 0.80891, 0.82895, 0.76481, 0.73718, 0.66941, 0.62690, 0.55648),
+    "networks of the experiments of Xu and Sivaranjani (2024), 80 wide; depth, norm of the product / product of norms",
+)
+CPLIP_OF_THE_FIRST_ECLIPSE_NETWORK = (0.461, 5e-4, "published with the ECLipsE experiments as CPLip, 2 layers of 80")
+ECLIPSE_FAST_OVER_PRODUCT = (
+    (2, 5, 10, 20, 30, 50, 75, 100),
+    (0.92463, 0.90501, 0.91412, 0.88079, 0.86368, 0.82335, 0.79588, 0.75110),
+    "the same networks, ECLipsE-Fast / product of norms, printed by the experiments of Xu and Sivaranjani (2024)",
+)
