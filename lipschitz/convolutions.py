@@ -4,7 +4,8 @@ The map is the one that torch computes on an image of a given size: zero-padded,
 the border as it is. For the norms 1 and inf that is a largest absolute sum. For the norm 2, the first that applies:
 
 - *Windows that do not overlap* (1x1 kernels among them) map disjoint parts of the image: one window is enough.
-- *Cholesky*. The Gram matrix of the smaller side of the map, if it is small.
+- *Cholesky*. The Gram matrix of the smaller side of the map, if it is small; where the tolerance is coarse, the torus
+  is tried before.
 - *Torus*. The map is a compression of a convolution on every torus that is large enough for no tap to reach round it,
   also of one twisted by a phase, on which Fourier waves make it block diagonal, a stride being a convolution of
   s_h s_w channels for each one. One factorisation a frequency shows that the tolerance is met, or that it is not.
@@ -34,6 +35,7 @@ from lipschitz.cholesky import upper_eigenvalue
 from lipschitz.norms import NormBound, check_norm, gamma
 
 _N_GRAM_NUMBERS = 2**25  # of the Gram matrices, at most: 256 MB
+_COARSE = 0.05  # tolerance from which a torus is likely to do, in a hundredth of the time
 _N_TOGETHER = 32  # symbols that are looked at together
 
 
@@ -252,11 +254,13 @@ def _bound_spectral(convolution: _Convolution, tolerance: float) -> tuple[float,
     products = _products(convolution, absolute_norm)
     lower = max(entry, krylov.lower_norm(products, tolerance=0.1 * tolerance))
     n_side = products.n_inputs // convolution.groups
-    if n_side**2 * convolution.groups <= _N_GRAM_NUMBERS:
+    is_small = n_side**2 * convolution.groups <= _N_GRAM_NUMBERS
+    if not is_small or tolerance >= _COARSE:
+        upper = _upper_torus(convolution, lower * (1.0 + 0.99 * tolerance))
+        if upper is not None:
+            return lower, upper, "torus"
+    if is_small:
         return *_bound_cholesky(products, convolution.groups, lower, tolerance), "cholesky"
-    upper = _upper_torus(convolution, lower * (1.0 + 0.99 * tolerance))
-    if upper is not None:
-        return lower, upper, "torus"
     return *krylov.bound_norm(products, lower=lower, tolerance=tolerance), "chebyshev"
 
 
