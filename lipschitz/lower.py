@@ -216,6 +216,9 @@ def _best_secant(model: nn.Module, point: torch.Tensor, direction: torch.Tensor,
     derivative = float(heights[0])
     try:
         steps = graph.read(model, tuple(point.shape[1:]))
+        size = float(point.norm())
+        if running_error.least_amplification(steps) * 2.0**-53 * size > derivative:  # norms would cost in vain
+            steps = ()
         stretches = running_error.step_norms(steps)
     except ValueError:  # a layer without known rounding
         steps, stretches = (), []
@@ -225,7 +228,7 @@ def _best_secant(model: nn.Module, point: torch.Tensor, direction: torch.Tensor,
         value=0.0,
         rounding=0.0,
         derivative=derivative,
-        is_certified=bool(steps),
+        is_certified=True,  # no network has less than nothing
     )
     computed = dataclasses.replace(certain, is_certified=False)
     with torch.no_grad():
@@ -239,7 +242,7 @@ def _best_secant(model: nn.Module, point: torch.Tensor, direction: torch.Tensor,
                 certain = dataclasses.replace(certain, points=points, value=slope - rounding, rounding=rounding)
             if min(slope, derivative) > computed.value:
                 computed = dataclasses.replace(computed, points=points, value=min(slope, derivative))
-    return certain if steps and certain.value >= 0.5 * derivative else computed
+    return certain if certain.value >= 0.5 * derivative else computed
 
 
 def _slope(points: torch.Tensor, values: torch.Tensor, error: float, norm: float) -> tuple[float, float]:

@@ -18,12 +18,14 @@ of all later ones: sharp enough for untrained networks, not for deep trained one
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
-from lipschitz import factors, graph, norms
+from lipschitz import factors, graph, norms, upper
 
 _UNIT_ROUNDOFF = 2.0**-53
 
@@ -36,6 +38,23 @@ def step_norms(steps: Sequence[graph.Step]) -> list[float]:
         else factors.bound_step(step, steps[step.inputs[0]].shape, norm=2, tolerance=0.5).upper
         for step in steps
     ]
+
+
+def least_amplification(steps: Sequence[graph.Step]) -> float:
+    """Return about how much, at least, an error of the input grows in the bound, by the norms of kernels alone."""
+    return upper.compose(
+        steps,
+        [
+            float(torch.linalg.matrix_norm(cast("nn.Linear", step.layer).weight.detach().flatten(1).double(), ord=2))
+            if step.kind in ("linear", "convolution")
+            else (float(factors.upper_scale(step).max()) if step.kind == "batch_norm" else 1.0)
+            for step in steps
+        ],
+        one=1.0,
+        multiply=lambda a, b: a * b,
+        add=lambda a, b: a + b,
+        combine=lambda bounds: math.hypot(*bounds),
+    )
 
 
 def evaluate(

@@ -364,3 +364,36 @@ def convolution_matrix(
             channel = output // (n_outputs // groups) * n_inputs + i
             matrix[output, row, column, channel, height, width] = weight[output, i, k, j]
     return matrix.reshape(n_outputs * shape[0] * shape[1], -1)
+
+
+def walk_segment(
+    weights: Sequence[np.ndarray], biases: Sequence[np.ndarray], a: Sequence[float], b: Sequence[float]
+) -> list[tuple[Fraction, list[Fraction]]]:
+    """The breakpoints t of a ReLU network on a + t (b - a), ends included, and its outputs there, in exact arithmetic.
+
+    Piece after piece: the slopes just right of a point, and the first zero of any pre-activation after it.
+    """
+    layers = [
+        ([[Fraction(float(w)) for w in row] for row in weight], [Fraction(float(c)) for c in bias])
+        for weight, bias in zip(weights, biases, strict=True)
+    ]
+    start = [Fraction(float(x)) for x in a]
+    direction = [Fraction(float(y)) - x for x, y in zip(start, b, strict=True)]
+    t, found = Fraction(0), []
+    while True:
+        values, slopes = [x + t * d for x, d in zip(start, direction, strict=True)], direction
+        following = Fraction(1)
+        for depth, (weight, bias) in enumerate(layers):
+            values, slopes = (
+                [sum((w * x for w, x in zip(row, xs, strict=True)), c) for row, c in zip(weight, offset, strict=True)]
+                for xs, offset in ((values, bias), (slopes, [Fraction(0)] * len(bias)))
+            )
+            if depth + 1 < len(layers):
+                zeros = [t - x / d for x, d in zip(values, slopes, strict=True) if x * d < 0]
+                following = min([following, *zeros])
+                is_on = [x > 0 or (x == 0 and d > 0) for x, d in zip(values, slopes, strict=True)]
+                values, slopes = ([x * on for x, on in zip(xs, is_on, strict=True)] for xs in (values, slopes))
+        found.append((t, values))
+        if t == 1:
+            return found
+        t = following
