@@ -152,15 +152,9 @@ def _apply(
     first = values[0]
     layer: Any = step.layer
     match step.kind:
-        case "linear":
+        case "linear" | "convolution":
             assert weight is not None
-            return functional.linear(first, weight)
-        case "convolution":
-            convolve: Any = functional.conv2d if isinstance(layer, nn.Conv2d) else functional.conv1d
-            image: torch.Tensor = convolve(
-                first, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups
-            )
-            return image
+            return factors.multiply(step, first, weight)
         case "batch_norm":
             assert weight is not None
             return first * weight.reshape(1, -1, *(1,) * (first.ndim - 2))

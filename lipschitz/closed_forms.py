@@ -22,8 +22,8 @@ what gains on it.
 
 *Choices of D.* D = mu S with S any positive diagonal and mu = lambda_max(S^{-1/2} G S^{-1/2}), the least that D >= G
 allows. S = I is ECLipsE-Fast. Tried here beside it: S = diag(G)^{1/2}, S = diag(G), and S = sums of the rows of |G|
-(for which mu <= 1, by Gershgorin's theorem). Syed and Hu (2025) choose D more generally, too, and show that ECLipsE-Fast
-is a special case; this family was derived here, from the inequality above, and is not claimed to be theirs.
+(for which mu <= 1, by Gershgorin's theorem). Syed and Hu (2025) choose D more generally, too, and show that
+ECLipsE-Fast is a special case; this family was derived here, from the inequality above; it need not be theirs.
 
 The recursion runs in float64 and proves nothing by itself: the multipliers it finds go through the repair and the
 verified Cholesky factorisation of :mod:`lipschitz.sdp`.

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn import functional
 
 from lipschitz import convolutions, graph, norms, pooling
 from lipschitz.fully_connected import POINTWISE
@@ -154,6 +155,16 @@ def multiply_channels(
         by_group = columns.reshape(n_groups, -1).repeat_interleave(weight.shape[0] // n_groups, dim=0)
         weight = weight * by_group.reshape(*by_group.shape, *ones)
     return weight
+
+
+def multiply(step: graph.Step, vectors: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return what a Linear or a convolution of these weights, without its bias, makes of vectors, shape (n, ...)."""
+    layer: Any = step.layer
+    if step.kind == "linear":
+        return functional.linear(vectors, weight)
+    convolve: Any = functional.conv2d if weight.ndim == 4 else functional.conv1d
+    images: torch.Tensor = convolve(vectors, weight, None, layer.stride, layer.padding, layer.dilation, layer.groups)
+    return images
 
 
 def multiply_up(a: float, b: float) -> float:

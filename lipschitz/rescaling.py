@@ -21,7 +21,6 @@ import numpy as np
 import scipy.sparse
 import torch
 from torch import nn
-from torch.nn import functional
 
 from lipschitz import absolute, factors, graph, norms, upper
 
@@ -152,28 +151,22 @@ def _optimise(
         elif place not in folded.constants and step.kind not in ("input", "add", "concatenate"):
             constant = factors.bound_step(step, steps[step.inputs[0]].shape, norm=2, tolerance=0.1).upper
         fixed.append(torch.tensor(constant).log())
-    best, best_value = free.detach().clone(), math.inf
     with torch.enable_grad(), torch.inference_mode(False):
         for _ in range(n_steps):
             logarithms = torch.cat([torch.zeros(1), free])
-            smooth, largest = list(fixed), list(fixed)
+            constants = list(fixed)
             for place, block in blocks.items():
                 source = steps[place].inputs[0]
-                smooth[place], largest[place] = block(logarithms[ids[place]], -logarithms[ids[source]])
-            value, reached = (
-                upper.compose(
-                    steps, constants, one=torch.zeros(()), multiply=torch.add, add=torch.logaddexp, combine=_combine
-                )
-                for constants in (smooth, largest)
+                constants[place] = block(logarithms[ids[place]], -logarithms[ids[source]])
+            value = upper.compose(
+                steps, constants, one=torch.zeros(()), multiply=torch.add, add=torch.logaddexp, combine=_combine
             )
-            if not bool(reached.isfinite()):  # a branch of zeros
+            if not bool(value.isfinite()):  # a branch of zeros
                 break
-            if float(reached) < best_value:
-                best, best_value = free.detach().clone(), float(reached)
             (free.grad,) = torch.autograd.grad(value, free)
             optimiser.step()
             schedule.step()
-    return np.concatenate([[0.0], best.double().numpy()])
+    return np.concatenate([[0.0], free.detach().double().numpy()])
 
 
 class _Block:
@@ -191,8 +184,8 @@ class _Block:
         self.vectors = torch.randn(_N_VECTORS, shape[0], *sides, generator=generator)
         self.n_iterations = 10
 
-    def __call__(self, rows: torch.Tensor, columns: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the logarithm of a smooth bound of the largest, with gradients, and that of the largest itself."""
+    def __call__(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        """Return the logarithm of a smooth function near the largest, from the logarithms of the weights."""
         axes = (1, -1, *(1,) * (self.vectors.ndim - 2))
         left, right = rows.exp().reshape(axes), columns.exp().reshape(axes)
         with torch.no_grad():
@@ -207,18 +200,11 @@ class _Block:
         power = gram / largest
         for _ in range(_N_SQUARINGS):
             power = power @ power
-        smooth = 0.5 * (largest.log() + power.trace().log() / 2**_N_SQUARINGS)
-        return smooth, 0.5 * largest.log()
+        smooth: torch.Tensor = 0.5 * (largest.log() + power.trace().log() / 2**_N_SQUARINGS)
+        return smooth
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        if self.step.kind == "linear":
-            return functional.linear(vectors, self.weight)
-        layer: Any = self.step.layer
-        convolve: Any = functional.conv2d if self.weight.ndim == 4 else functional.conv1d
-        images: torch.Tensor = convolve(
-            vectors, self.weight, None, layer.stride, layer.padding, layer.dilation, layer.groups
-        )
-        return images
+        return factors.multiply(self.step, vectors, self.weight)
 
     def adjoint(self, images: torch.Tensor) -> torch.Tensor:
         with torch.enable_grad():

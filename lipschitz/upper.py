@@ -170,7 +170,7 @@ def bound_weighted(
         one=1.0,
         multiply=factors.multiply_up,
         add=factors.add_up,
-        combine=lambda bounds: _combine(bounds, norm),
+        combine=lambda bounds: combine_up(bounds, norm),
     )
     lower = compose(
         steps,
@@ -219,7 +219,7 @@ def compose(
     return bounds[-1]
 
 
-def _combine(bounds: Sequence[float], norm: float) -> float:
+def combine_up(bounds: Sequence[float], norm: float) -> float:
     """Return the p-norm of a vector of bounds, rounded up."""
     largest = max(bounds)
     if norm == math.inf or largest in (0.0, math.inf):
