@@ -42,7 +42,8 @@ def operator_norms(
     Returns
     -------
     tuple of Tensor, shapes (n,), (n, ...), (n, ...)
-        The gradients are zero where there is none; the directions have p-norm one.
+        Norms that are not finite are nan or inf. The gradients are zero where there is none; the directions have p-norm
+        one.
 
     Raises
     ------
@@ -67,7 +68,9 @@ def operator_norms(
             for column in outputs.unbind(1)
         ]
         jacobians = torch.stack(rows, dim=1)
-        heights = _matrix_norms(jacobians, norm)
+        is_finite = torch.isfinite(jacobians).flatten(1).all(dim=1)
+        jacobians = torch.where(is_finite[:, None, None], jacobians, 0.0)  # decompositions refuse other numbers
+        heights = torch.where(is_finite, _matrix_norms(jacobians, norm), math.nan)
         directions = _steepest(jacobians.detach(), norm).reshape(points.shape)
     else:
         directions, duals = _power(outputs, points, directions, norm, n_steps)
@@ -89,6 +92,8 @@ def _power(
     variable = torch.zeros_like(outputs, requires_grad=True)
     (pulled,) = torch.autograd.grad(outputs, points, variable, create_graph=True, materialize_grads=True)
     heights = torch.zeros(len(points)).to(points)
+    lengths = torch.linalg.vector_norm(directions.flatten(1), ord=norm, dim=1)
+    directions = directions / lengths.reshape(-1, *[1] * (points.ndim - 1))
     while True:
         if pulled.requires_grad:
             (images,) = torch.autograd.grad(pulled, variable, directions, retain_graph=True, materialize_grads=True)
@@ -107,11 +112,12 @@ def _power(
 
 def _dual(vectors: torch.Tensor, norm: float) -> torch.Tensor:
     """Return w of dual norm one with w . v = ||v||_p, for each of (n, length)."""
+    signs = torch.where(vectors < 0.0, -1.0, 1.0).to(vectors)
     if norm == 1:
-        return torch.where(vectors < 0.0, -1.0, 1.0).to(vectors)
+        return signs
     if norm == math.inf:
         places = vectors.abs().argmax(dim=1, keepdim=True)
-        return torch.zeros_like(vectors).scatter(1, places, torch.where(vectors < 0.0, -1.0, 1.0).to(vectors))
+        return torch.zeros_like(vectors).scatter(1, places, signs.gather(1, places))
     lengths = vectors.norm(dim=1, keepdim=True)
     return vectors / torch.where(lengths > 0.0, lengths, 1.0)
 
@@ -136,7 +142,5 @@ def _steepest(jacobians: torch.Tensor, norm: float) -> torch.Tensor:
     if norm == math.inf:
         places = jacobians.abs().sum(dim=2).argmax(dim=1)
         return _dual(jacobians[torch.arange(len(places)), places], 1)
-    if not bool(torch.isfinite(jacobians).all()):  # the decomposition would fail; such a point is not climbed
-        return torch.ones_like(jacobians[:, 0])
     directions: torch.Tensor = torch.linalg.svd(jacobians, full_matrices=False).Vh[:, 0]
     return directions
