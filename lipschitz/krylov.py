@@ -133,7 +133,7 @@ def _lanczos(
 
 
 def bound_norm(products: Products, *, lower: float, tolerance: float, max_steps: int = 1000) -> tuple[float, float]:
-    """Return (lower, upper), which the spectral norm exceeds with a probability of at most FAILURE_PROBABILITY.
+    """Return (lower, upper) of the spectral norm; upper is too small with a probability of FAILURE_PROBABILITY at most.
 
     Parameters
     ----------
