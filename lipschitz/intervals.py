@@ -1,0 +1,234 @@
+"""What every step of a network can take on a region of inputs: intervals, rounded outward.
+
+A linear step maps centre and radius of the intervals that it reads, A c + b and |A| r; on a ball of the 2-norm the rows
+of the first one give ||a|| R by Cauchy and Schwarz. Pointwise functions map the ends, or their extremes in between.
+Rounding is added to the radius (gamma_n (|A| |c| + |b|), see :mod:`lipschitz.norms`). It is supposed that torch's tanh,
+sigmoid, erf, sin, cos, exp and the Gaussian distribution function are within 16 u of the truth, relatively or
+absolutely, u = 2^-53.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import Tanh
+
+from lipschitz import factors, graph, norms
+from lipschitz.fully_connected import Erf, Sin
+
+_LIBRARY = 16.0 * 2.0**-53
+_MOVES = ("reshape", "identity")
+
+Interval = tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Region:
+    """A ball of inputs, or a box.
+
+    Parameters
+    ----------
+    centre : Tensor, shape of one input
+        Finite, on any device.
+    radius : float or Tensor of the shape of the centre
+        At least 0; in the unit of the inputs. One number an entry makes a box, for the norm inf only.
+    norm : {2, inf}
+        Of the ball.
+    """
+
+    centre: torch.Tensor
+    radius: float | torch.Tensor
+    norm: float = math.inf
+
+    def __post_init__(self) -> None:
+        if self.norm not in (2, math.inf):
+            raise ValueError(f"norm of a region must be 2 or inf, got {self.norm}")
+        if not bool(torch.isfinite(self.centre).all()):
+            raise ValueError("centre must hold finite numbers")
+        radius = torch.as_tensor(self.radius)
+        if radius.ndim > 0 and (self.norm == 2 or radius.shape != self.centre.shape):
+            raise ValueError(
+                f"radius must be one number, or of the centre's shape for a box, got shape {tuple(radius.shape)}"
+            )
+        if not bool(((radius >= 0.0) & torch.isfinite(radius)).all()):
+            raise ValueError("radius must be finite and at least 0")
+
+
+def box(lower: torch.Tensor, upper: torch.Tensor) -> Region:
+    """Return the least region in centre and radius that holds the box between two corners.
+
+    Raises
+    ------
+    ValueError
+        If the corners differ in shape, are not finite, or the lower one is above the upper one somewhere.
+    """
+    if lower.shape != upper.shape or not bool((lower <= upper).all()):
+        raise ValueError("lower must be at most upper, entry by entry, and of its shape")
+    low, high = lower.detach().cpu().to(torch.float64), upper.detach().cpu().to(torch.float64)
+    centre, radius = _centre(low, high)
+    is_fixed = low == high
+    return Region(
+        centre=torch.where(is_fixed, low, centre), radius=torch.where(is_fixed, torch.zeros_like(low), radius)
+    )
+
+
+def propagate(steps: Sequence[graph.Step], region: Region) -> list[Interval]:
+    """Return the interval of every step's output on the region, ends of shape (1, ...), in float64 on the CPU."""
+    found: list[Interval] = []
+    for step in steps:
+        if step.kind == "input":
+            centre = region.centre.detach().cpu().to(torch.float64).unsqueeze(0)
+            radius = torch.as_tensor(region.radius).detach().cpu().to(torch.float64).expand(centre.shape[1:])
+            found.append(_outward(centre - radius, centre + radius))
+            continue
+        read = [found[source] for source in step.inputs]
+        ends = _apply(step, read)
+        if region.norm == 2 and step.kind in ("linear", "convolution") and _reads_input(steps, step):
+            ends = _intersect(ends, _by_rows(step, region))
+        found.append(ends)
+    return found
+
+
+def upper_slopes(step: graph.Step, interval: Interval) -> torch.Tensor:
+    """Return the largest |slope| of a pointwise step on the interval that it reads, entry by entry, rounded up."""
+    low, high = interval
+    ones = torch.ones_like(low)
+    nearest = torch.where(low > 0.0, low, torch.where(high < 0.0, -high, 0.0 * ones))  # distance to zero
+    layer: Any = step.layer
+    if step.kind == "relu":
+        return (high > 0.0).to(low)
+    if step.kind == "leaky_relu":
+        steep = abs(step.constant) * ones
+        return torch.where(high <= 0.0, steep, torch.where(low >= 0.0, ones, steep.clamp(min=1.0)))
+    if isinstance(layer, Sin):
+        slopes = torch.maximum(torch.cos(low).abs(), torch.cos(high).abs()) + _LIBRARY
+        slopes = torch.where(_holds(low, high, 0.0, math.pi), ones, slopes)
+    elif isinstance(layer, Tanh):
+        slopes = 1.0 - torch.tanh(nearest) ** 2 + 4.0 * _LIBRARY
+    elif isinstance(layer, torch.nn.Sigmoid):
+        slopes = torch.sigmoid(nearest) * torch.sigmoid(-nearest) * (1.0 + 4.0 * _LIBRARY) + _LIBRARY
+    else:
+        half = nearest**2 * (1.0 if isinstance(layer, Erf) else 0.5)
+        slopes = factors.upper_slope(step) * torch.exp(-half) * (1.0 + 4.0 * _LIBRARY * (1.0 + half)) + 2.0**-1000
+    return slopes.clamp(max=factors.upper_slope(step))
+
+
+def _apply(step: graph.Step, read: Sequence[Interval]) -> Interval:
+    """Return the interval of a step's output from those that it reads."""
+    low, high = read[0]
+    match step.kind:
+        case "linear" | "convolution":
+            return _affine(step, low, high)
+        case "batch_norm":
+            return _batch_norm(step, low, high)
+        case "smooth" if not isinstance(step.layer, Sin):  # increasing
+            ends = graph.apply(step, [low]), graph.apply(step, [high])
+            return _widen(*ends, _LIBRARY * torch.maximum(ends[0].abs(), ends[1].abs()).clamp(min=1.0))
+        case "smooth":
+            ends = _extremes(torch.sin(low), torch.sin(high))
+            bottom, top = _widen(*ends, torch.full_like(low, _LIBRARY))
+            top = torch.where(_holds(low, high, math.pi / 2.0, 2.0 * math.pi), torch.ones_like(top), top)
+            bottom = torch.where(_holds(low, high, -math.pi / 2.0, 2.0 * math.pi), -torch.ones_like(top), bottom)
+            return bottom.clamp(min=-1.0), top.clamp(max=1.0)
+        case "leaky_relu":
+            ends = _extremes(graph.apply(step, [low]), graph.apply(step, [high]))
+            crosses = (low < 0.0) & (high > 0.0)  # the least value of a negative slope is at zero
+            bottom = torch.where(crosses, ends[0].clamp(max=0.0), ends[0])
+            return _outward(bottom, ends[1])
+        case "average_pool":
+            ends = _extremes(graph.apply(step, [low]), graph.apply(step, [high]))
+            sizes = graph.apply(step, [torch.maximum(low.abs(), high.abs())]).abs()
+            return _widen(*ends, norms.gamma(math.prod(low.shape[-2:]) + 8) * sizes)
+        case "add":
+            return _outward(read[0][0] + read[-1][0], read[0][1] + read[-1][1])
+        case "scale" | "shift":
+            return _outward(*_extremes(graph.apply(step, [low]), graph.apply(step, [high])))
+    # Relu, max pooling and what only moves numbers: increasing and exact.
+    return graph.apply(step, [ends[0] for ends in read]), graph.apply(step, [ends[1] for ends in read])
+
+
+def _affine(step: graph.Step, low: torch.Tensor, high: torch.Tensor) -> Interval:
+    weight = factors.weights_of(step)
+    centre, radius = _centre(low, high)
+    middle = factors.multiply(step, centre, weight)
+    spread = factors.multiply(step, radius, weight.abs())
+    sizes = factors.multiply(step, centre.abs(), weight.abs())
+    layer: Any = step.layer
+    if layer.bias is not None:
+        bias = layer.bias.detach().cpu().to(torch.float64)
+        if step.kind == "convolution":
+            bias = bias.reshape(-1, *(1,) * (weight.ndim - 2))
+        middle, sizes = middle + bias, sizes + bias.abs()
+    margin = norms.gamma(weight[0].numel() + 8)
+    return _widen(middle, middle, spread * (1.0 + margin) + margin * sizes)
+
+
+def _by_rows(step: graph.Step, region: Region) -> Interval:
+    """Return the interval of a linear step on a ball of the 2-norm: ||row|| R about the image of the centre."""
+    weight = factors.weights_of(step)
+    centre = region.centre.detach().cpu().to(torch.float64).unsqueeze(0)
+    shape = centre.shape if step.kind == "convolution" else (1, *step.shape[:-1], weight.shape[1])
+    low, high = _affine(step, centre.reshape(shape), centre.reshape(shape))
+    rows = factors.multiply(step, torch.ones(shape, dtype=torch.float64), weight**2).sqrt()
+    rows = rows * (1.0 + norms.gamma(weight[0].numel() + 8)) + 2.0**-500
+    return _widen(low, high, rows * float(region.radius))
+
+
+def _batch_norm(step: graph.Step, low: torch.Tensor, high: torch.Tensor) -> Interval:
+    layer: Any = step.layer
+    centre, radius = _centre(low, high)
+    axes = (1, -1, *(1,) * (low.ndim - 2))
+    scale, shift = (part.reshape(axes) for part in graph.batch_norm(layer, low))
+    mean = layer.running_mean.detach().to(low).reshape(axes)
+    bias = 0.0 if layer.bias is None else layer.bias.detach().to(low).reshape(axes).abs()
+    sizes = (centre.abs() + mean.abs()) * scale.abs() + bias
+    middle = centre * scale + shift
+    # Scale and shift are a few roundings of their own.
+    return _widen(middle, middle, radius * scale.abs() * (1.0 + norms.gamma(16)) + norms.gamma(16) * sizes)
+
+
+def _reads_input(steps: Sequence[graph.Step], step: graph.Step) -> bool:
+    """Whether nothing but the moving of numbers stands between the input and a step."""
+    source = step.inputs[0]
+    while steps[source].kind in _MOVES:
+        source = steps[source].inputs[0]
+    return steps[source].kind == "input" and (step.kind == "linear" or source == step.inputs[0])
+
+
+def _centre(low: torch.Tensor, high: torch.Tensor) -> Interval:
+    """Return centre and radius of intervals, the radius rounded up."""
+    centre = 0.5 * low + 0.5 * high
+    radius = torch.maximum(high - centre, centre - low)
+    return centre, _up(radius)
+
+
+def _holds(low: torch.Tensor, high: torch.Tensor, first: float, period: float) -> torch.Tensor:
+    """Return whether an interval may hold one of the numbers first + k period; where in doubt, True."""
+    slack = 1e-9 + 1e-14 * torch.maximum(low.abs(), high.abs())
+    next_one = first + period * torch.ceil((low - slack - first) / period)
+    return (next_one <= high + 2.0 * slack) | (high - low >= period)
+
+
+def _extremes(first: torch.Tensor, second: torch.Tensor) -> Interval:
+    return torch.minimum(first, second), torch.maximum(first, second)
+
+
+def _intersect(first: Interval, second: Interval) -> Interval:
+    return torch.maximum(first[0], second[0]), torch.minimum(first[1], second[1])
+
+
+def _widen(low: torch.Tensor, high: torch.Tensor, margin: torch.Tensor) -> Interval:
+    margin = _up(margin + 2.0**-1000)
+    return _outward(low - margin, high + margin)
+
+
+def _outward(low: torch.Tensor, high: torch.Tensor) -> Interval:
+    return torch.nextafter(low, torch.tensor(-math.inf, dtype=low.dtype)), _up(high)
+
+
+def _up(value: torch.Tensor) -> torch.Tensor:
+    return torch.nextafter(value, torch.tensor(math.inf, dtype=value.dtype))
