@@ -78,8 +78,8 @@ class Stage:
     rounding_in, rounding_out, rounding : float
         r_in, r_out and r_0.
     bend : float
-        How strongly it is not affine: the change of slope at zero of a ReLU, the largest second derivative of a smooth
-        function.
+        How strongly it is not affine: the change of slope at a bend of a ReLU or between two leaders of a window, the
+        largest second derivative of a smooth function.
     is_clipped : bool
         For ``max_pool``: whether zero competes in every window, that is, whether a ReLU is part of it.
     layer : torch.nn.Module or None
@@ -209,6 +209,7 @@ def _stage(
                 kind="max_pool",
                 run=lambda values: graph.apply(step, values).clamp_min(0.0 if absorbed else -math.inf),
                 upper_slope=pooling.bound_max_pool(layer, shapes[0]).upper,
+                bend=1.0,
                 is_clipped=absorbed is not None,
                 layer=layer,
             )

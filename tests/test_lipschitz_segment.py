@@ -202,6 +202,29 @@ def test_curvature_is_that_of_the_function(function):
     assert 0.999 * stage.bend <= float(curvature.abs().max()) <= stage.bend
 
 
+@given(SEEDS, st.sampled_from([nn.ReLU(), nn.LeakyReLU(0.2), nn.MaxPool2d((1, 3), 1, (0, 1))]))
+@settings(max_examples=40, deadline=None)
+def test_what_a_bend_leaves_between_two_points_is_bounded(seed, layer):
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(2, 1, 1, 5, generator=generator, dtype=torch.float64)
+    (stage,) = stages.prepare(layer.eval(), values.shape[1:], device=CPU)[1:]
+    t = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    _, residue = tracing._bends(stage, t, values, 1.0)
+    share = torch.linspace(0, 1, 201, dtype=torch.float64).reshape(-1, 1, 1, 1)
+    outputs = layer(values)
+    gap = torch.lerp(outputs[:1], outputs[1:], share) - layer(torch.lerp(values[:1], values[1:], share))
+    assert float(gap.flatten(1).norm(dim=1).max()) <= residue + 1e-15
+
+
+def test_what_a_bend_leaves_is_no_more_than_the_distance_at_the_bend():
+    t = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    for layer, factor in [(nn.ReLU(), 1.0), (nn.LeakyReLU(0.2), 0.8)]:
+        (stage,) = stages.prepare(layer.eval(), (1,), device=CPU)[1:]
+        times, residue = tracing._bends(stage, t, torch.tensor([[1.0], [-3.0]], dtype=torch.float64), 1.0)
+        assert times.tolist() == [0.25]
+        assert residue == pytest.approx(0.75 * factor, rel=1e-7)
+
+
 def test_a_relu_before_a_max_pooling_bends_only_where_the_pooled_value_does():
     # Four entries 4t-1, 4t-2, ..: all are positive at t = 1, the first of them leads everywhere: one bend, at 1/4.
     model = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)).eval()
