@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from fractions import Fraction
 
 import numpy as np
 import oracles
@@ -112,6 +113,31 @@ def test_every_method_bounds_every_form(case):
     while (above := convolutions._upper_torus(convolution, value)) is None:
         value *= 1.1
     assert truth <= above <= 1.0001 * value
+
+
+@given(strategies.convolutions(max_channels=1), st.sampled_from((0, 1)), st.sampled_from((0, 1)))
+@settings(max_examples=300, deadline=None)
+def test_a_torus_holds_the_image(case, axis, twist):
+    # Along one axis, the map of a wave summed over all waves is the convolution, wherever outputs and inputs lie.
+    weight = case.weight[:1, :1].sum(axis=3 - axis, keepdims=True)
+    line = dataclasses.replace(
+        case,
+        weight=weight if axis == 1 else weight.swapaxes(2, 3),
+        groups=1,
+        **{
+            name: (1 - (name == "padding"), getattr(case, name)[axis])
+            for name in ("input_shape", "stride", "padding", "dilation")
+        },
+    )
+    matrix = dense(line)
+    assume(np.abs(matrix).max() > 0)
+    convolution, _, scale = parts(line)
+    waves, stride = convolutions._waves(convolution, 1, twist).numpy(), line.stride[1]
+    n, (n_outputs, n_inputs) = len(waves), matrix.shape
+    phases = np.exp(1j * np.pi * (2 * np.arange(n) + twist) / n * np.arange(max(n_outputs, n_inputs))[:, None])
+    symbols = np.einsum("wkr,k->wr", waves, convolution.weight[0, 0, 0].numpy() * scale)
+    torus = np.einsum("ow,wr,aw->oar", phases[:n_outputs], symbols, phases[: -(-n_inputs // stride)].conj()) / n
+    np.testing.assert_allclose(torus.reshape(n_outputs, -1)[:, :n_inputs], matrix, rtol=0, atol=1e-12 * scale * n)
 
 
 @given(strategies.convolutions())
@@ -240,6 +266,18 @@ def test_the_chebyshev_bound_survives_rounding_that_hides_the_leading_vector(mon
         assert krylov._recurrence(products, 0.951, 1e-3, 120)[1] < 1.0
 
 
+def test_the_recurrence_is_chebyshevs(monkeypatch):
+    starts, products = diagonal_products(VALUES)
+    monkeypatch.setattr(krylov, "_normal_vectors", lambda *_, seed: starts)
+    lower = 0.97
+    x = 2 * (VALUES.numpy() / lower) ** 2 - 1
+    for k in (1, 2, 3, 9):
+        polynomials = np.polynomial.Chebyshev.basis(k)(x)
+        theta = np.arccosh(np.linalg.norm(starts.numpy() * polynomials) / krylov._SMALLEST) / k
+        _, above = krylov._recurrence(products, lower, 1e-3, k)
+        assert above == pytest.approx(lower * np.cosh(theta / 2), rel=3e-4 * theta)
+
+
 def test_the_error_of_a_step_enters_as_the_second_kind():
     # One step's error of size e, k steps before the end, of the leading vector grows to U_k(x) e.
     k, theta = 12, 0.3
@@ -260,6 +298,19 @@ def test_cholesky_tells_where_eigenvalues_end(n, seed, is_complex):
     assert cholesky.upper_eigenvalue(matrices, largest * (1 - 1e-12)) is None
     above = cholesky.upper_eigenvalue(matrices, largest * (1 + 1e-12))
     assert largest * (1 + 1e-12) <= above <= largest * (1 + 1e-10)
+
+
+@pytest.mark.parametrize("n", [20, 50, 100, 200])
+def test_cholesky_counts_its_rounding(n):
+    # Of k s s^T, s of signs, the largest eigenvalue is n k exactly; factors are found for numbers just below it, too.
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        k, signs = rng.random(), rng.choice([-1.0, 1.0], n)
+        matrices = torch.from_numpy(k * np.outer(signs, signs))[None]
+        for n_units in range(-4, 1):
+            value = n * k * (1 + n_units * 2.0**-53)
+            above = cholesky.upper_eigenvalue(matrices, value)
+            assert above is None or Fraction(above) >= n * Fraction(k)
 
 
 def test_the_search_from_below_may_end_too_early(monkeypatch):
