@@ -14,7 +14,8 @@ k = 1. A BatchNorm behind a convolution or a matrix is folded into it; its facto
 which is counted as a few more terms of the sum.
 
 *Average pooling* is a matrix A with |A| = A, or -A. *Sums, products with a number*: one rounding, u |y| a time. *ReLU,
-max-pooling, reshaping* do not round. *Smooth functions* are assumed to be right to 8 units in the last place.
+max-pooling, reshaping* do not round. *Smooth functions*, all at most 1, are assumed to be right to 16 u, not to so much
+of their value: torch's Gaussian distribution function is 0 from -8.4 on.
 
 The constants L come from :mod:`lipschitz.norms`, :mod:`lipschitz.convolutions`, :mod:`lipschitz.pooling` and
 :data:`lipschitz.fully_connected.POINTWISE`.
@@ -200,7 +201,7 @@ def _stage(
                 kind="smooth",
                 run=lambda values: layer(values[0]),
                 upper_slope=_SLOPES[type(layer)],
-                rounding_out=16.0 * unit,
+                rounding=16.0 * unit * math.sqrt(math.prod(step.shape)) * OUTWARD,
                 bend=_UPPER_CURVATURE[type(layer)],
             )
         case "max_pool":

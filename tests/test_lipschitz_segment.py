@@ -6,6 +6,7 @@ import itertools
 import math
 from fractions import Fraction
 
+import mpmath
 import numpy as np
 import oracles
 import pytest
@@ -193,15 +194,6 @@ def test_chords_of_smooth_functions_stay_within_the_error_bound(network, seed):
         assert float(gaps(stretch, t, plain_outputs(model, a, b, t)).max()) <= stretch.upper_error + 1e-12
 
 
-@pytest.mark.parametrize("function", SMOOTH)
-def test_curvature_is_that_of_the_function(function):
-    x = torch.linspace(-4, 4, 80001, dtype=torch.float64, requires_grad=True)
-    (slope,) = torch.autograd.grad(function()(x).sum(), x, create_graph=True)
-    (curvature,) = torch.autograd.grad(slope.sum(), x)
-    (stage,) = [s for s in stages.prepare(function(), (1,), device=CPU) if s.kind == "smooth"]
-    assert 0.999 * stage.bend <= float(curvature.abs().max()) <= stage.bend
-
-
 @given(SEEDS, st.sampled_from([nn.ReLU(), nn.LeakyReLU(0.2), nn.MaxPool2d((1, 3), 1, (0, 1))]))
 @settings(max_examples=40, deadline=None)
 def test_what_a_bend_leaves_between_two_points_is_bounded(seed, layer):
@@ -242,6 +234,13 @@ def test_leaders_in_between_are_found():
     kept = {round(t, 12): y for t, y in zip(stretch.t.tolist(), stretch.outputs.flatten().tolist(), strict=True)}
     assert kept == pytest.approx({0.0: 0.0, 0.25: -1.0, 0.5: -1.0, 0.75: -1.0, 1.0: 0.0})
     assert stretch.upper_error < 1e-13
+
+
+def test_the_maximum_of_all_parts_is_kept():
+    with in_parts_of_two_points():
+        found = segment.maximise_segment(hat(), [-1.0], [2.0], 0)
+    assert (found.t, found.n_pieces) == (pytest.approx(1 / 3, abs=1e-15), 2)
+    assert found.lower_loss <= math.log1p(math.e) <= found.upper_loss
 
 
 @pytest.mark.parametrize(
@@ -417,29 +416,29 @@ def test_more_refusals():
         segment.maximise_segment(hat(), [0.0], [1.0], loss)
 
 
-@pytest.mark.parametrize(
-    "layer, shape",
-    [
-        (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), (3,)),
-        (nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(2)), (2, 3)),  # of another axis: not folded
-        (nn.Sequential(nn.Conv1d(2, 3, 2, stride=2), nn.BatchNorm1d(3)), (2, 5)),
-        (nn.Sequential(nn.Conv2d(2, 4, 3, padding=1, groups=2), nn.BatchNorm2d(4)), (2, 4, 5)),
-        (nn.Conv2d(16, 2, 3, padding=1), (16, 40, 40)),  # too large to be written as a matrix
-        (nn.BatchNorm2d(2), (2, 3, 3)),
-    ],
-)
-def test_affine_stages_compute_what_the_layers_do(layer, shape):
-    torch.manual_seed(0)
-    layer = layer.double().eval()
-    for part in layer.modules():
-        if isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d)):
-            part.running_mean.normal_()
-            part.running_var.uniform_(0.1, 3)
-            nn.init.normal_(part.weight)
-            nn.init.normal_(part.bias)
-    x, y = torch.randn(2, 7, *shape, dtype=torch.float64)
-    prepared = stages.prepare(layer, shape, device=CPU)
-    found = [stages.evaluate(prepared, values) for values in (x, y)]
-    torch.testing.assert_close(found[0], layer(x).detach(), rtol=1e-12, atol=1e-12)
-    stretch = (found[1] - found[0]).flatten(1).norm(dim=1) / (y - x).flatten(1).norm(dim=1)
-    assert float(stretch.max()) <= stages.upper_gains(prepared)[0]
+def test_interpolation_is_within_its_error():
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(3, 50, generator=generator, dtype=torch.float64)
+    t = torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64)
+    times = torch.rand(40, generator=generator, dtype=torch.float64)
+    ((grid, live),) = tracing._refined(t, times, {0: tracing._Value(values, 0.0)}, 1000)
+    assert sorted([*t.tolist(), *times.tolist()]) == grid.tolist()
+    old = dict(zip(map(Fraction, t.tolist()), values.tolist(), strict=True))
+    for point, row in zip(grid.tolist(), live[0].at.tolist(), strict=True):
+        gap = [x - Fraction(y) for x, y in zip(line_at(old, Fraction(point)), row, strict=True)]
+        assert sum(d * d for d in gap) <= Fraction(live[0].error) ** 2
+    assert live[0].error < 1e-13
+
+
+@given(SEEDS)
+@settings(max_examples=30, deadline=None)
+def test_rounding_of_the_cross_entropy_is_within_its_bounds(seed):
+    # The logits are the input itself: there is no other error.
+    logits = 200 * torch.randn(7, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    found = segment.maximise_segment(nn.Identity().eval(), logits, logits, 0)
+    with mpmath.workdps(400):
+        z = [mpmath.mpf(number) for number in logits.tolist()]
+        exact = mpmath.log1p(mpmath.fsum(mpmath.exp(other - z[0]) for other in z[1:]))
+        assert found.lower_loss <= exact <= found.upper_loss
+    assert found.upper_error == 0.0
+    assert found.upper_loss - found.lower_loss <= 1e-9 * found.loss + 1e-299
