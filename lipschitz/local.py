@@ -120,14 +120,14 @@ def _moving(
         read = [found[source] for source in step.inputs]
         if step.kind == "input":
             moves = torch.as_tensor(region.radius).detach().cpu().expand(1, *step.shape) > 0.0
-        elif step.kind in ("linear", "convolution", "average_pool"):
+        elif step.kind in ("linear", "convolution"):
             moves = torch.ones(1, *step.shape)
         elif place in slopes:
             moves = read[0] * (slopes[place] > 0.0)
         elif step.kind in ("batch_norm", "scale", "shift", "identity"):
             moves = read[0]
-        else:  # sums, concatenations, max pooling, and what only moves numbers
-            moves = graph.apply(step, read) > 0.0
+        else:  # sums, concatenations, poolings, and what only moves numbers
+            moves = graph.apply(step, read) != 0.0
         found.append(moves.to(torch.float64))
     return found
 

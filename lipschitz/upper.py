@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -22,7 +22,6 @@ import torch
 from torch import nn
 
 from lipschitz import factors, graph, norms
-from lipschitz.fully_connected import POINTWISE
 
 Number = TypeVar("Number")
 
@@ -46,7 +45,7 @@ class UpperBound:
         Whether it holds for certain, rounding of the bound's own arithmetic included.
     relative_gap : float
         By how much the bounds of the single steps may exceed the steps' norms, together, as a part of ``value``; it
-        says nothing of how far the bound lies above the network's constant.
+        says nothing of how far the bound lies above the network's constant. 0 for methods that do not go step by step.
     failure_probability : float
         Probability, over the random starts of the Krylov bounds of large convolutions, that the bound does not hold;
         0 where every part is deterministic.
@@ -228,42 +227,3 @@ def combine_up(bounds: Sequence[float], norm: float) -> float:
         return functools.reduce(factors.add_up, bounds)
     # hypot does not overflow before its result does; it is right to a few units in the last place.
     return factors.add_up(math.hypot(*bounds), 2.0**-49 * largest)
-
-
-def walk_layers(model: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Yield the layers of nested Sequentials with their names, in order; a layer that stands twice comes twice."""
-    if type(model) is nn.Sequential and not _has_hooks(model):
-        # Not named_children(), which drops repetitions.
-        for key, child in model._modules.items():
-            if child is not None:
-                yield from walk_layers(child, f"{name}.{key}" if name else key)
-    else:
-        yield name or "model", model
-
-
-# Layers without weights: what they do to a distance, at most, in every p-norm. Only these very types: a class made from
-# one of them may do something else.
-_UPPER_SLOPES: dict[type[nn.Module], float] = {
-    **{pointwise.module: pointwise.upper_slope for pointwise in POINTWISE.values()},
-    nn.Identity: 1.0,
-    nn.Flatten: 1.0,
-    nn.Dropout: 1.0,
-}
-
-
-def refusal(layer: nn.Module) -> str | None:
-    """Return why ``upper_product`` does not know what this layer does, or None if it knows."""
-    kind = type(layer)
-    if kind is not nn.Linear and kind not in _UPPER_SLOPES:
-        known = ", ".join(["Linear", *(module.__name__ for module in _UPPER_SLOPES)])
-        return f"must be one of {known}, got {kind.__name__}"
-    if _has_hooks(layer):
-        return f"must have no hooks, got a {kind.__name__} with hooks"
-    if kind is nn.Dropout and layer.training:
-        return "must be in evaluation mode, got a Dropout in training mode"
-    return None
-
-
-def _has_hooks(layer: nn.Module) -> bool:
-    """Whether code is attached that may change what the layer computes (old-style weight_norm, for one)."""
-    return bool(layer._forward_hooks or layer._forward_pre_hooks)

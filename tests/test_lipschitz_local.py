@@ -112,6 +112,21 @@ def test_dead_columns_and_slopes_enter_the_product():
     assert truth <= bound.value <= truth * (1 + 1e-5)
 
 
+def test_rows_are_not_scaled_where_another_step_reads_them():
+    class Fork(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.relu = linear([[2.0]], [-9.0]), nn.ReLU()
+
+        def forward(self, x):
+            y = self.layer(x)
+            return self.relu(y) + y
+
+    for norm in NORMS:  # the ReLU is off, the sum is not
+        bound = upper_local(Fork(), Region(centre=torch.zeros(1), radius=1.0), norm=norm)
+        assert 2 <= bound.value <= 2 * (1 + 1e-6)
+
+
 def test_a_ball_of_the_2_norm_is_less_than_its_box():
     model = relu_network(np.ones((1, 4)))
     region = Region(centre=torch.zeros(4), radius=1.0, norm=2)

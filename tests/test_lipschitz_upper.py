@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from empirical import torchvision
 from lipschitz import fully_connected, norms, upper
 
 NORMS = (1, 2, math.inf)
@@ -241,7 +242,7 @@ def slopes(model, input_shape, norm, seed, n=64, radius=3.0):
 
 
 @given(strategies.graph_networks(), st.sampled_from(NORMS), st.integers(0, 2**32 - 1))
-@settings(max_examples=1000)
+@settings(max_examples=600)
 def test_no_sampled_slope_of_any_network_exceeds_the_bound(network_and_shape, norm, seed):
     network, input_shape = network_and_shape
     bound = upper_product(network, input_shape, norm=norm)
@@ -264,6 +265,31 @@ def test_no_attained_slope_of_linear_networks_exceeds_the_bound(network_and_shap
             return
     truth = np.linalg.norm(matrix, norm)
     assert truth <= upper_product(network, input_shape, norm=norm).value * (1 + 1e-12) + 1e-12
+
+
+@pytest.mark.parametrize("norm", [1, math.inf])
+def test_resnet18_has_a_certified_bound(norm):
+    network = torchvision.models.resnet18(weights=None).eval()
+    bound = upper.upper_product(network, (3, 32, 32), norm=norm)
+    assert bound.is_certified
+    assert math.isfinite(bound.value)
+    assert bound.failure_probability == 0.0
+    constants = dict(bound.factors)
+    assert len(constants) == 61
+    assert constants["layer1.0.bn1"] == 1.0  # folded
+    assert constants["maxpool"] == {1: 4.0, math.inf: 1.0}[norm]
+    # The last block by hand: twice a ReLU, two convolutions with their BatchNorms beside the identity, the end.
+    branch = constants["layer4.1.conv1"] * constants["layer4.1.conv2"]
+    assert branch > 1.0
+    assert bound.value > constants["avgpool"] * constants["fc"] * (1 + branch)
+
+
+def test_googlenet_has_a_certified_bound():
+    network = torchvision.models.googlenet(weights=None, init_weights=False, aux_logits=False).eval()
+    bound = upper.upper_product(network, (3, 32, 32), tolerance=0.3)
+    assert bound.is_certified
+    assert math.isfinite(bound.value)
+    assert dict(bound.factors)["maxpool1"] == 2.0
 
 
 @pytest.mark.parametrize("seed, norm", list(itertools.product(range(3), NORMS)))
