@@ -1,4 +1,4 @@
-"""Command line: ``python -m lipschitz bounds``."""
+"""Command line: ``python -m lipschitz bound|certify|bounds``."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from typing import Any
 
 import torch
 
-from lipschitz import initialisation
+from lipschitz import bounding, certifying, initialisation
 from percolation import campaign, commandline
 
 
-def experiment(device: str) -> campaign.Experiment[Any, Any]:
-    """Return the experiment, computed on ``device``; here, since the package itself knows no campaigns."""
+def _check(device: str) -> None:
     is_available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not is_available[device]:
         raise ValueError(f"device must be one that torch finds here, got {device}")
+
+
+def experiment(device: str) -> campaign.Experiment[Any, Any]:
+    """Return the experiment on random networks, computed on ``device``; here, as the package knows no campaigns."""
+    _check(device)
     return campaign.Experiment(
         name="bounds",
-        version=1,
+        version=2,
         tasks=initialisation.tasks,
         run_task=functools.partial(initialisation.run_task, device=device),
         collect=initialisation.collect,
@@ -27,33 +31,103 @@ def experiment(device: str) -> campaign.Experiment[Any, Any]:
     )
 
 
-def _describe(summary: Mapping[str, Any]) -> str:
+def _bounding(device: str) -> campaign.Experiment[Any, Any]:
+    _check(device)
+    return campaign.Experiment(
+        name="bound",
+        version=1,
+        tasks=bounding.tasks,
+        run_task=functools.partial(bounding.run_task, device=device),
+        collect=bounding.collect,
+        summarise=bounding.summarise,
+    )
+
+
+def _certifying(device: str) -> campaign.Experiment[Any, Any]:
+    _check(device)
+    return campaign.Experiment(
+        name="certificate",
+        version=1,
+        tasks=certifying.tasks,
+        run_task=functools.partial(certifying.run_task, device=device),
+        collect=certifying.collect,
+        summarise=certifying.summarise,
+        has_long_tasks=True,
+    )
+
+
+def _describe_bounds(summary: Mapping[str, Any]) -> str:
     columns = {
         "depth": "depth",
         "width": "width",
-        "upper": "product bound",
-        "upper_standard_error": "+-",
-        "lower": "attained slope",
-        "lower_standard_error": "+-",
-        "ratio": "bound / attained",
+        "input_dimension": "inputs",
+        "upper": "product",
+        "upper_closed": "closed form",
+        "upper_sdp": "LipSDP",
+        "lower": "attained",
+        "ratio": "product / attained",
         "epsilon": "epsilon",
         "cube_side": "cube side",
         "cube_side_inf": "side by inf-norm",
     }
     first = summary["rows"][0]
     networks = (
-        f"means over {first['n_networks']} random {first['activation']} networks, {first['input_dimension']} inputs; "
+        f"means over {first['n_networks']} random {first['activation']} networks; "
         f"epsilon for delta = {first['delta']:g}, delta' = {first['delta_prime']:g}"
     )
     return f"{networks}\n\n{commandline.table(summary['rows'], columns)}"
 
 
+def _describe_bound(summary: Mapping[str, Any]) -> str:
+    columns = {"method": "method", "upper": "upper", "lower": "lower", "seconds": "seconds", "note": "note"}
+    norm = f"Lipschitz constant of {summary['network']}, {summary['norm']}-norm"
+    return f"{norm}\n\n{commandline.table(summary['rows'], columns)}"
+
+
+def _describe_certificate(summary: Mapping[str, Any]) -> str:
+    lines = {
+        "status": f"{summary['status']}: {_STATUS[summary['status']].format(**summary)}",
+        "largest loss found": f"{summary['loss']:.10g} at t = {summary['t']:.10g}",
+        "true loss there": f"at least {summary['lower_loss']:.10g}",
+        "true loss, 0 <= t <= " + f"{summary['covered']:.6g}": f"at most {summary['upper_loss']:.10g}",
+        "pieces": f"{summary['n_pieces']:,}",
+        "error of the logits": f"at most {summary['upper_error']:.2g}",
+    }
+    return "\n".join(f"{name:26s} {text}" for name, text in lines.items())
+
+
+_STATUS = {
+    "certified": "the cross-entropy of class {target} is at most {threshold:g} on the whole segment",
+    "violated": "the cross-entropy of class {target} is above {threshold:g} at t = {t:.10g}",
+    "undecided": "{reason}",
+}
+
 COMMANDS = {
+    "bound": commandline.Command(
+        summary="Upper and lower bounds of the Lipschitz constant of any network, by every method that goes with it.",
+        presets={"quick": bounding.Settings(network="torchvision.models:resnet18")},
+        experiment=_bounding,
+        describe=_describe_bound,
+        example="python -m lipschitz bound torchvision.models:resnet18 --input-shape 3 32 32 --norm 2",
+        uses_torch=True,
+        positional=("network",),
+        prepare=bounding.complete,
+    ),
+    "certify": commandline.Command(
+        summary="Whether the cross-entropy is below a threshold on every point between two inputs.",
+        presets={"quick": certifying.Settings(network="torchvision.models:resnet18", a="A.npy", b="B.npy")},
+        experiment=_certifying,
+        describe=_describe_certificate,
+        example="python -m lipschitz certify MODULE:FUNCTION A.npy B.npy --target 3 --threshold 0.001",
+        uses_torch=True,
+        positional=("network", "a", "b"),
+        prepare=certifying.complete,
+    ),
     "bounds": commandline.Command(
-        summary="Lipschitz bound, attained slope, epsilon and cube side of random networks over depth and width.",
+        summary="Bounds, attained slope, epsilon and cube side of random networks over depth, width and dimension.",
         presets=initialisation.PRESETS,
         experiment=experiment,
-        describe=_describe,
+        describe=_describe_bounds,
         example="python -m lipschitz bounds --depths 2 4 8 --widths 64 256 --seed 0",
         uses_torch=True,
     ),

@@ -56,7 +56,8 @@ class Experiment(Generic[S, T]):
     tasks : function of settings
         The tasks by key, in the order of work; a key is a short text for people, such as ``"delta=0.1 d=8"``.
     run_task : function of (settings, task, SeedSequence)
-        One task's arrays by name; a pure function.
+        One task's arrays by name; a pure function. With ``has_long_tasks`` it also takes ``progress``, a function that
+        it calls with the fraction that is done.
     collect : function of (settings, arrays by key)
         The labelled result; a pure function.
     summarise : function of (settings, dataset)
@@ -69,10 +70,11 @@ class Experiment(Generic[S, T]):
     name: str
     version: int
     tasks: Callable[[S], Mapping[str, T]]
-    run_task: Callable[[S, T, np.random.SeedSequence], Arrays]
+    run_task: Callable[..., Arrays]
     collect: Callable[[S, Mapping[str, Arrays]], xr.Dataset]
     summarise: Callable[[S, xr.Dataset], dict[str, Any]]
     seconds: Callable[[S], float] | None = None
+    has_long_tasks: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +175,10 @@ def _run_missing(
 
     def work(key: str) -> tuple[str, Arrays, float]:
         start = time.perf_counter()
-        arrays = experiment.run_task(settings, tasks[key], seed_sequence(seed, key))
+        options = {}
+        if experiment.has_long_tasks:
+            options["progress"] = lambda fraction: bar.set_postfix_str(f"{key} {fraction:.1%}")
+        arrays = experiment.run_task(settings, tasks[key], seed_sequence(seed, key), **options)
         return key, arrays, time.perf_counter() - start
 
     def due() -> Iterator[Any]:

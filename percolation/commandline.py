@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import itertools
 import os
 import re
 import sys
@@ -28,7 +29,8 @@ Device = Literal["cpu", "cuda", "mps"]
 class Command:
     """One subcommand: the experiment, its presets (the first is the default), how it prints.
 
-    ``experiment`` is called with the device name. ``example`` is the line shown by ``--help``.
+    ``experiment`` is called with the device name. ``example`` is the line shown by ``--help``. ``positional`` names
+    the settings that stand first on the line without their flags; ``prepare`` completes settings by what lies in files.
     """
 
     summary: str
@@ -37,6 +39,7 @@ class Command:
     describe: Callable[[Mapping[str, Any]], str]
     example: str
     uses_torch: bool = False
+    positional: tuple[str, ...] = ()
     prepare: Callable[[Any], Any] | None = None
 
 
@@ -108,6 +111,8 @@ def _parse(program: str, command: Command, words: list[str]) -> Any:
     if preset not in command.presets:
         raise ValueError(f"--preset must be one of {', '.join(command.presets)}, got {preset}")
     settings = command.presets[preset]
+    if not {"-h", "--help"} & set(words):
+        words = _named(program, command.positional, words)
 
     def field(name: str, kind: Any, value: Any, text: str) -> tuple[str, Any, Any]:
         return name, Annotated[kind, tyro.conf.arg(help=text)], value
@@ -125,6 +130,16 @@ def _parse(program: str, command: Command, words: list[str]) -> Any:
         fields.append(field("device", Device, "cpu", "where torch computes"))
     record = make_dataclass("Options", fields, frozen=True)
     return parse(record, program, words, f"{command.summary}\n\nfor example: {command.example}")
+
+
+def _named(program: str, positional: tuple[str, ...], words: list[str]) -> list[str]:
+    """Return the words with a flag before each of those that stand first."""
+    first = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
+    if positional and len(first) != len(positional):
+        expected = " ".join(name.upper() for name in positional)
+        raise ValueError(f"{program} must be followed by {expected}, got {' '.join(first) or 'nothing'}")
+    flags = [[f"--{name.replace('_', '-')}", word] for name, word in zip(positional, first, strict=False)]
+    return [*itertools.chain.from_iterable(flags), *words[len(positional) :]]
 
 
 def parse(record: Any, program: str, words: Sequence[str], description: str) -> Any:

@@ -1,16 +1,23 @@
 """The command ``python -m lipschitz``."""
 
 import json
+import math
 import subprocess
 import sys
+import types
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from lipschitz.__main__ import COMMANDS
 from percolation import commandline
 
-SMALL = ["--depths", "1", "3", "--widths", "4", "--input-dimension", "5", "--n-networks", "2", "--n-steps", "4"]
+SMALL = [
+    *("--depths", "1", "3", "--widths", "4", "--dimensions", "3", "--input-dimension", "5"),
+    *("--n-networks", "2", "--n-steps", "4"),
+]
 
 
 def run(*words):
@@ -21,8 +28,8 @@ def test_table_is_printed_with_the_folder_it_was_written_to(tmp_path, capsys):
     run("bounds", *SMALL, "--out", str(tmp_path))
     printed = capsys.readouterr().out
     (folder,) = tmp_path.iterdir()
-    assert "product bound" in printed
-    assert "means over 2 random tanh networks, 5 inputs; epsilon for delta = 0.1, delta' = 0.05" in printed
+    assert "LipSDP" in printed
+    assert "means over 2 random tanh networks; epsilon for delta = 0.1, delta' = 0.05" in printed
     assert printed.splitlines()[-1] == f"written to {folder}"
     assert {path.name for path in folder.iterdir()} == {
         "settings.json", "result.nc", "summary.json", "provenance.json"
@@ -33,7 +40,7 @@ def test_json_is_all_that_stands_on_standard_output(tmp_path):
     command = [sys.executable, "-m", "lipschitz", "bounds", *SMALL, "--seed", "3", "--json", "--out", str(tmp_path)]
     finished = subprocess.run(command, capture_output=True, text=True, check=True)
     rows = json.loads(finished.stdout)["rows"]
-    assert [(row["depth"], row["width"]) for row in rows] == [(1, 4), (3, 4)]
+    assert [(row["depth"], row["input_dimension"]) for row in rows] == [(1, 5), (3, 3), (3, 5)]
     assert all(0 < row["lower"] <= row["upper"] for row in rows)
     assert finished.stderr == ""
     (folder,) = tmp_path.iterdir()
@@ -80,3 +87,134 @@ def test_help_shows_the_example(capsys):
     with pytest.raises(SystemExit):
         run("bounds", "--help")
     assert "python -m lipschitz bounds --depths" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.fixture
+def networks(monkeypatch):
+    """An importable module whose functions make small networks."""
+
+    def hinge():
+        """Two logits whose difference is |x|: the cross-entropy of class 0 is ln(1 + e^|x|)."""
+        model = nn.Sequential(nn.Linear(1, 2, bias=False), nn.ReLU(), nn.Linear(2, 2, bias=False))
+        with torch.no_grad():
+            model[0].weight.copy_(torch.tensor([[1.0], [-1.0]]))
+            model[2].weight.copy_(torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
+        return model
+
+    found = types.ModuleType("made_for_the_command")
+    found.hinge = hinge
+    found.dense = lambda: nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
+    found.image = lambda: nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(27, 2))
+    found.strange = lambda: nn.Sequential(nn.Linear(4, 4), nn.Softplus())
+    monkeypatch.setitem(sys.modules, "made_for_the_command", found)
+    return "made_for_the_command"
+
+
+@pytest.mark.parametrize("norm", ["1", "2", "inf"])
+def test_bound_has_a_row_a_method_and_its_bounds_are_in_order(networks, tmp_path, capsys, norm):
+    line = ["bound", f"{networks}:dense", "--input-shape", "4", "--norm", norm, "--out", str(tmp_path)]
+    run(*line, "--json")
+    summary = json.loads(capsys.readouterr().out)
+    uppers = {row["method"]: row["upper"] for row in summary["rows"] if "upper" in row}
+    assert {"product", "product, rescaled", "absolute values"} <= set(uppers)
+    assert ("LipSDP" in uppers) == (norm == "2")
+    assert 0 < summary["lower"] <= summary["upper"] == min(uppers.values())
+    assert all(row["is_certified"] and row["seconds"] > 0 for row in summary["rows"])
+    run(*line)
+    printed = capsys.readouterr().out
+    assert f"Lipschitz constant of {networks}:dense, {norm}-norm" in printed
+    assert "found again in" in printed
+
+
+def test_a_method_that_does_not_go_with_the_network_says_why(networks, tmp_path, capsys):
+    run("bound", f"{networks}:image", "--input-shape", "2", "5", "5", "--json", "--out", str(tmp_path))
+    rows = {row["method"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert rows["LipSDP"]["upper"] is None
+    assert "got convolution" in rows["LipSDP"]["note"]
+    assert rows["product"]["upper"] > 0
+
+
+def test_other_weights_are_another_run(networks, tmp_path, capsys):
+    path = tmp_path / "weights.pt"
+    values = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        torch.save(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).state_dict(), path)
+        line = ["bound", f"{networks}:dense", "--input-shape", "4", "--weights", str(path)]
+        run(*line, "--json", "--out", str(tmp_path / "runs"))
+        values.append(json.loads(capsys.readouterr().out)["upper"])
+    assert values[0] != values[1]
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+@pytest.mark.parametrize("threshold, status", [(math.log(1 + math.e) + 1e-9, "certified"), (1.0, "violated")])
+def test_certify_decides(networks, tmp_path, capsys, threshold, status):
+    np.save(tmp_path / "a.npy", np.array([-1.0]))
+    np.save(tmp_path / "b.npy", np.array([0.5]))
+    ends = [str(tmp_path / name) for name in ("a.npy", "b.npy")]
+    line = ["certify", f"{networks}:hinge", *ends, "--target", "0", "--threshold", repr(threshold)]
+    line += ["--out", str(tmp_path / "runs")]
+    run(*line, "--json")
+    printed = capsys.readouterr()
+    summary = json.loads(printed.out)
+    assert printed.err == ""
+    assert summary["status"] == status
+    assert summary["lower_loss"] <= math.log(1 + math.e) + 1e-12
+    if status == "certified":
+        assert summary["t"] == 0.0
+        assert summary["lower_loss"] <= math.log(1 + math.e) <= summary["upper_loss"]
+        assert summary["n_pieces"] == 2
+    run(*line)
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"status                     {status}: the cross-entropy of class 0 is ")
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["bound"], "lipschitz: lipschitz bound must be followed by NETWORK, got nothing"),
+        (["bound", "a:b", "c"], "lipschitz: lipschitz bound must be followed by NETWORK, got a:b c"),
+        (["bound", "dense"], "lipschitz: network must be MODULE:FUNCTION, got dense"),
+        (
+            ["bound", "made_for_the_command:strange", "--input-shape", "4"],
+            "lipschitz: layer '1' must be one that is known, got Softplus ",
+        ),
+        (
+            ["bound", "made_for_the_command:dense", "--input-shape", "5"],
+            "lipschitz: model must take inputs of shape (5,): ",
+        ),
+        (["bound", "made_for_the_command:dense", "--weights", "nowhere.pt"], "No such file or directory: 'nowhere.pt'"),
+        (
+            ["certify", "made_for_the_command:hinge"],
+            "lipschitz: lipschitz certify must be followed by NETWORK A B, got",
+        ),
+        (
+            ["certify", "made_for_the_command:hinge", "text.npy", "text.npy"],
+            "lipschitz: target must be given: the class whose cross-entropy is the loss",
+        ),
+        (
+            ["certify", "made_for_the_command:hinge", "text.npy", "text.npy", "--target", "0"],
+            "text.npy must be a file that numpy.save wrote: ",
+        ),
+        (
+            ["certify", "made_for_the_command:hinge", "whole.npy", "whole.npy", "--target", "0"],
+            "whole.npy must hold one array of floating-point numbers, got int64",
+        ),
+        (
+            ["certify", "made_for_the_command:hinge", "good.npy", "good.npy", "--target", "2"],
+            "target must",
+        ),
+    ],
+)
+def test_mistakes_in_networks_and_files_are_one_line(networks, tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.npy").write_text("no array")
+    np.save("whole.npy", np.array([1]))
+    np.save("good.npy", np.array([1.0]))
+    with pytest.raises(SystemExit) as stopped:
+        run(*words, "--out", "out", "--json")
+    assert stopped.value.code == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
