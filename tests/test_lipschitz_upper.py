@@ -168,6 +168,13 @@ def test_what_is_not_known_is_refused_by_name(layer, message):
         upper_product(nn.Sequential(linear(np.eye(2)), layer))
 
 
+def test_a_convolution_of_numbers_that_are_not_finite_is_refused():
+    layer = nn.Conv2d(1, 1, 1)
+    layer.weight.data.fill_(math.inf)
+    with pytest.raises(ValueError, match=r"^layer '0': weight must hold finite numbers, got inf$"):
+        upper_product(nn.Sequential(layer), (1, 2, 2))
+
+
 def test_a_class_made_from_a_layer_is_read_for_what_it_does():
     assert upper_product(nn.Sequential(linear(np.eye(2)), Steeper())).value == pytest.approx(10, rel=1e-7)
 
