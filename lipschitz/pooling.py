@@ -132,14 +132,15 @@ def _adaptive_average(layer: nn.AdaptiveAvgPool2d, input_shape: Sequence[int], a
 
 
 def _windows(layer: nn.MaxPool2d | nn.AvgPool2d, input_shape: Sequence[int], axis: int, dilation: int) -> list[range]:
-    """Return the places that each window covers along an axis, padding included, as torch lays them out."""
+    """Return the places that each window covers along an axis, padding included, as torch lays them out.
+
+    With ``ceil_mode`` there may be one more, beyond the image, that torch leaves out; nothing is in it.
+    """
     n_inputs = input_shape[axis - 2]
     kernel, stride, padding = (_per_axis(value)[axis] for value in (layer.kernel_size, layer.stride, layer.padding))
     reach = dilation * (kernel - 1) + 1
     left = n_inputs + 2 * padding - reach
     n_windows = (-(-left // stride) if layer.ceil_mode else left // stride) + 1
-    if layer.ceil_mode and (n_windows - 1) * stride >= n_inputs + padding:
-        n_windows -= 1  # the last window must start on the image or the padding before it
     if n_windows < 1:
         raise ValueError(f"input_shape must hold a window of {reach}, got {tuple(input_shape)}")
     starts = (stride * window - padding for window in range(n_windows))

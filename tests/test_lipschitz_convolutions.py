@@ -313,6 +313,35 @@ def test_cholesky_counts_its_rounding(n):
             assert above is None or Fraction(above) >= n * Fraction(k)
 
 
+def test_rounding_of_the_gram_matrix_is_counted():
+    _, honest = diagonal_products(VALUES)
+    n_terms = 2**40
+    products = dataclasses.replace(
+        honest, adjoint=lambda x: x * VALUES * (1.0 - norms.gamma(n_terms)), n_terms=n_terms, n_adjoint_terms=n_terms
+    )
+    assert 1.0 <= convolutions._bound_cholesky(products, 1, 0.999, 1e-3)[1] <= 1.002
+    products = dataclasses.replace(products, n_adjoint_terms=1)
+    assert convolutions._bound_cholesky(products, 1, 1.0 - norms.gamma(n_terms), 1e-9)[1] < 1.0
+
+
+@pytest.mark.parametrize("norm", [1, math.inf])
+def test_small_entries_that_rounding_swallows_are_counted(norm):
+    # 1 + 2^-54 rounds to 1: sums come out too small wherever they start from the one.
+    row = np.full(4097, 2.0**-54)
+    row[0] = 1.0
+    shape = (1, 4097, 1, 1) if norm == math.inf else (4097, 1, 1, 1)
+    bound = convolutions.bound_norm(row.reshape(shape), input_shape=(2, 2), norm=norm)
+    assert Fraction(bound.lower) <= 1 + 4096 * Fraction(2) ** -54 <= Fraction(bound.upper)
+    assert bound.relative_gap <= 1e-11
+
+
+def test_subnormal_weights_are_bounded():
+    for norm, truth in [(1, 3), (math.inf, 4), (2, math.sqrt(12))]:
+        bound = convolutions.bound_norm(np.full((3, 4, 1, 1), 5e-324), input_shape=(1, 1), norm=norm)
+        assert bound.lower <= round(truth, 9) * 5e-324
+        assert bound.upper / 5e-324 >= truth
+
+
 def test_the_search_from_below_may_end_too_early(monkeypatch):
     weight = np.random.default_rng(0).standard_normal((5, 5, 3, 3))
     found = convolutions.bound_norm(weight, input_shape=(5, 5), padding=1)
