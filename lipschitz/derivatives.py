@@ -1,4 +1,4 @@
-"""Operator norms of a network's derivatives, and where they rise.
+"""Operator norms of a network's derivatives, and where slopes rise.
 
 Up to 16 outputs a derivative J is written out row by row. Beyond, ||J||_p is approached from below by the power method
 for p-norms: from a direction v of p-norm one, w is the dual direction of J v and the next v that of J^T w. ||J v||_p
@@ -22,9 +22,9 @@ _FEW_OUTPUTS = 16
 
 
 def operator_norms(
-    model: nn.Module, points: torch.Tensor, directions: torch.Tensor, *, norm: float, n_steps: int, with_uphill: bool
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the operator norms of the derivatives at points, the gradients of these, and steep directions.
+    model: nn.Module, points: torch.Tensor, directions: torch.Tensor, *, norm: float, n_steps: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the operator norms of the derivatives at points, and steep directions.
 
     Parameters
     ----------
@@ -36,14 +36,11 @@ def operator_norms(
         The exponent p, for inputs and for outputs.
     n_steps : int
         Of the power method, at least 1; it stops earlier where it gains less than 1e-10.
-    with_uphill : bool
-        Whether to compute the gradients, which takes derivatives once more.
 
     Returns
     -------
-    tuple of Tensor, shapes (n,), (n, ...), (n, ...)
-        Norms that are not finite are nan or inf. The gradients are zero where there is none; the directions have p-norm
-        one.
+    tuple of Tensor, shapes (n,), (n, ...)
+        Norms that are not finite are nan or inf; the directions have p-norm one.
 
     Raises
     ------
@@ -59,35 +56,44 @@ def operator_norms(
         )
     outputs = outputs.reshape(len(points), -1)
     if not outputs.requires_grad:
-        return torch.zeros(len(points)).to(points), torch.zeros_like(points), directions
+        return torch.zeros(len(points)).to(points), directions
     if outputs.shape[1] <= _FEW_OUTPUTS:
         rows = [
-            torch.autograd.grad(
-                column.sum(), points, create_graph=with_uphill, retain_graph=True, materialize_grads=True
-            )[0].flatten(1)
+            torch.autograd.grad(column.sum(), points, retain_graph=True, materialize_grads=True)[0].flatten(1)
             for column in outputs.unbind(1)
         ]
         jacobians = torch.stack(rows, dim=1)
         is_finite = torch.isfinite(jacobians).flatten(1).all(dim=1)
         jacobians = torch.where(is_finite[:, None, None], jacobians, 0.0)  # decompositions refuse other numbers
         heights = torch.where(is_finite, _matrix_norms(jacobians, norm), math.nan)
-        directions = _steepest(jacobians.detach(), norm).reshape(points.shape)
-    else:
-        directions, duals = _power(outputs, points, directions, norm, n_steps)
-        (pulled,) = torch.autograd.grad(
-            outputs, points, duals, create_graph=with_uphill, retain_graph=True, materialize_grads=True
-        )
-        heights = (pulled * directions).flatten(1).sum(dim=1)
-    if not with_uphill or not heights.requires_grad:  # not asked for, or a linear model
-        return heights.detach(), torch.zeros_like(points), directions
-    (uphill,) = torch.autograd.grad(heights.sum(), points, materialize_grads=True)
-    return heights.detach(), torch.nan_to_num(uphill, nan=0.0, posinf=0.0, neginf=0.0), directions
+        return heights, _steepest(jacobians, norm).reshape(points.shape)
+    return _power(outputs, points, directions, norm, n_steps)
+
+
+def rise(
+    model: nn.Module, points: torch.Tensor, directions: torch.Tensor, separations: torch.Tensor, *, norm: float
+) -> torch.Tensor:
+    """Return the gradients of the secants' slopes with respect to their middles, but for a factor; shape (n, ...).
+
+    The secants lead through the points, along ``directions``, with lengths ``separations``, of shape (n,). Unlike the
+    gradient of a derivative's norm these do not vanish for piecewise linear networks, whose secants bend across
+    regions; for short separations they agree with it.
+    """
+    reaches = 0.5 * separations.reshape(-1, *[1] * (points.ndim - 1)) * directions
+    ends = torch.cat([points + reaches, points - reaches]).detach().requires_grad_()
+    outputs = model(ends).reshape(len(ends), -1)
+    if not outputs.requires_grad:
+        return torch.zeros_like(points)
+    with torch.no_grad():
+        duals = _dual(outputs[: len(points)] - outputs[len(points) :], norm)
+    (slopes,) = torch.autograd.grad(outputs, ends, torch.cat([duals, duals]), materialize_grads=True)
+    return torch.nan_to_num(slopes[: len(points)] - slopes[len(points) :], nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def _power(
     outputs: torch.Tensor, points: torch.Tensor, directions: torch.Tensor, norm: float, n_steps: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return directions v and the dual directions w of J v, so that w . J v = ||J v||_p."""
+    """Return ||J v||_p and the directions v."""
     # J^T w as a function of w is linear; its derivative in w along v is J v.
     variable = torch.zeros_like(outputs, requires_grad=True)
     (pulled,) = torch.autograd.grad(outputs, points, variable, create_graph=True, materialize_grads=True)
@@ -103,7 +109,7 @@ def _power(
         before, heights = heights, (duals * images).sum(dim=1)
         n_steps -= 1
         if n_steps <= 0 or not bool((heights > before * (1.0 + 1e-10)).any()):
-            return directions, duals
+            return heights, directions
         (back,) = torch.autograd.grad(outputs, points, duals, retain_graph=True)
         directions = _dual(back.flatten(1), norm if norm == 2 else (1 if norm == math.inf else math.inf)).reshape(
             points.shape

@@ -27,6 +27,7 @@ from lipschitz import derivatives, graph, norms, running_error
 _SEPARATIONS = tuple(10.0 ** (-exponent / 2.0) for exponent in range(15))
 # Lengths of a random jump: from within a linear region to across many.
 _SHORTEST_JUMP, _LONGEST_JUMP = 1e-2, 2e1
+_FIRST_RADIUS = 3.0
 # Of the power method where there are many outputs: during the search, from the direction before, and at its end.
 _POWER_STEPS, _LAST_POWER_STEPS = 3, 60
 
@@ -78,9 +79,9 @@ def lower_gradient_ascent(
 
     The height of a point x is the operator norm of the derivative J(x) in the p-norm: for a scalar output the dual norm
     of the gradient. All starts climb at once, each keeping its best point. Odd steps jump in a random direction, by a
-    length drawn log-uniformly in [0.01, 20], across the linear regions of piecewise linear networks; even steps follow
-    the gradient of the height, where there is one, by a length that doubles on success and is halved on failure. If
-    there is none at any start, as for piecewise linear networks, all steps jump.
+    length drawn log-uniformly in [0.01, 20], across the linear regions of piecewise linear networks. Even steps follow
+    the gradient of a secant through x in its steepest direction, by the length of that secant, which doubles on success
+    and is halved on failure: long secants feel neighbouring regions, short ones are derivatives.
 
     Parameters
     ----------
@@ -110,8 +111,8 @@ def lower_gradient_ascent(
     -----
     A search gives no promise to find the steepest place: ``value`` may be far below the Lipschitz constant. Cost: a
     step is a forward pass and a backward pass for each number in an output (or, from 17 on, three pairs of passes of
-    the power method), and where there are gradients on even steps a pass through both again. The search runs in the
-    model's own precision and on its device; the secant does not.
+    the power method); even steps take two pairs more. The search runs in the model's own precision and on its device;
+    the secant does not.
 
     Examples
     --------
@@ -153,21 +154,22 @@ def _climb(
     weights = next(iter(model.parameters()), starts)
     points = starts.to(device=weights.device, dtype=weights.dtype)
     directions = _unit(torch.randn(points.shape, generator=generator, dtype=torch.float64)).to(points)
-    heights, uphill, directions = derivatives.operator_norms(
-        model, points, directions, norm=norm, n_steps=_LAST_POWER_STEPS, with_uphill=True
-    )
+    heights, directions = derivatives.operator_norms(model, points, directions, norm=norm, n_steps=_LAST_POWER_STEPS)
     if not bool(torch.isfinite(heights).any()):
         raise ValueError("model must have a finite derivative at one of the starts at least, got none")
     start_value = float(heights[torch.isfinite(heights)].max())
     heights = torch.nan_to_num(heights, nan=-1.0, posinf=-1.0)
-    has_uphill = bool((uphill != 0.0).any())
-    radii = torch.ones_like(heights)
+    radii = torch.full_like(heights, _FIRST_RADIUS)
     for step in range(n_steps):
-        is_ascent = has_uphill and step % 2 == 0
-        moves = _per_point(radii, points) * _unit(uphill) if is_ascent else _jumps(points.shape, generator).to(points)
+        is_ascent = step % 2 == 0
+        if is_ascent:
+            uphill = derivatives.rise(model, points, _unit(directions), radii, norm=norm)
+            moves = _per_point(radii, points) * _unit(uphill)
+        else:
+            moves = _jumps(points.shape, generator).to(points)
         tried = points + moves
-        tried_heights, tried_uphill, tried_directions = derivatives.operator_norms(
-            model, tried, directions, norm=norm, n_steps=_POWER_STEPS, with_uphill=has_uphill
+        tried_heights, tried_directions = derivatives.operator_norms(
+            model, tried, directions, norm=norm, n_steps=_POWER_STEPS
         )
         is_better = tried_heights > heights  # never for a height that is not a number
         is_better &= torch.isfinite(tried_heights)
@@ -175,7 +177,6 @@ def _climb(
             radii = torch.where(is_better, 2.0 * radii, 0.5 * radii)
         chosen = _per_point(is_better, points)
         points = torch.where(chosen, tried, points)
-        uphill = torch.where(chosen, tried_uphill, uphill)
         directions = torch.where(chosen, tried_directions, directions)
         heights = torch.where(is_better, tried_heights, heights)
     steepest = int(heights.argmax())
@@ -210,9 +211,7 @@ class _Secant:
 
 def _best_secant(model: nn.Module, point: torch.Tensor, direction: torch.Tensor, norm: float) -> _Secant:
     """Return the best secant through ``point``, all in float64."""
-    heights, _, direction = derivatives.operator_norms(
-        model, point, direction, norm=norm, n_steps=_LAST_POWER_STEPS, with_uphill=False
-    )
+    heights, direction = derivatives.operator_norms(model, point, direction, norm=norm, n_steps=_LAST_POWER_STEPS)
     derivative = float(heights[0])
     try:
         steps = graph.read(model, tuple(point.shape[1:]))
