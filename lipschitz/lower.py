@@ -27,7 +27,7 @@ from lipschitz import derivatives, graph, norms, running_error
 _SEPARATIONS = tuple(10.0 ** (-exponent / 2.0) for exponent in range(15))
 # Lengths of a random jump: from within a linear region to across many.
 _SHORTEST_JUMP, _LONGEST_JUMP = 1e-2, 2e1
-_FIRST_RADIUS = 3.0
+_FIRST_RADIUS = 1.0
 # Of the power method where there are many outputs: during the search, from the direction before, and at its end.
 _POWER_STEPS, _LAST_POWER_STEPS = 3, 60
 
