@@ -18,11 +18,12 @@ import numpy as np
 import torch
 import xarray as xr
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import nn
 
 from empirical import models
-from empirical.connect import connect
+from empirical.connect import Connection, connect
 from empirical.models import N_CLASSES, Network
-from empirical.synthesis import noise, optimise_inputs
+from empirical.synthesis import Optimised, noise, optimise_inputs
 from lipschitz import threads
 from percolation.campaign import Arrays, Experiment
 
@@ -87,10 +88,13 @@ def experiment(device: str) -> Experiment[UntrainedSettings, int]:
     )
 
 
-def _run_pair(settings: UntrainedSettings, pair: int, seed: np.random.SeedSequence, device: torch.device) -> Arrays:
+def connect_pair(
+    settings: UntrainedSettings, pair: int, seed: np.random.SeedSequence, device: torch.device
+) -> tuple[nn.Module, Optimised, Connection]:
+    """Return the network of a pair, its two ends, A and C, and how they were connected."""
     network = models.build(settings.network, generator=models.generator_from(seed, 0), device=device)
     starts = noise([models.generator_from(seed, 1), models.generator_from(seed, 2)], scale=settings.noise)
-    target = torch.tensor([pair % N_CLASSES], device=device)
+    target = torch.tensor([class_of(pair)], device=device)
     ends = optimise_inputs(
         network,
         starts.to(device),
@@ -101,11 +105,10 @@ def _run_pair(settings: UntrainedSettings, pair: int, seed: np.random.SeedSequen
         weight_decay=settings.weight_decay,
         high_frequency=torch.tensor([settings.high_frequency, 0.0]),
     )
-    a, c = ends.inputs
     (found,) = connect(
         network,
-        a[None],
-        c[None],
+        ends.inputs[:1],
+        ends.inputs[1:],
         target,
         delta=settings.delta,
         threshold=settings.threshold,
@@ -116,6 +119,17 @@ def _run_pair(settings: UntrainedSettings, pair: int, seed: np.random.SeedSequen
         high_frequency=settings.bypass_high_frequency,
         n_points=settings.n_points,
     )
+    return network, ends, found
+
+
+def class_of(pair: int) -> int:
+    """Return the class of a pair; the pairs go through all classes."""
+    return pair % N_CLASSES
+
+
+def _run_pair(settings: UntrainedSettings, pair: int, seed: np.random.SeedSequence, device: torch.device) -> Arrays:
+    _, ends, found = connect_pair(settings, pair, seed, device)
+    a, c = ends.inputs
     primary = found.curves[0]
     b = a + primary.barrier_alpha * (c - a)
     bypass = found.paths[1][1] if len(found.paths) > 1 else torch.full_like(a, torch.nan)
@@ -177,7 +191,7 @@ def _collect(settings: UntrainedSettings, arrays: Mapping[str, Arrays]) -> xr.Da
             for name, (dims, units, text) in _VARIABLES.items()
         }
     )
-    classes = np.arange(settings.n_pairs) % N_CLASSES
+    classes = [class_of(pair) for pair in range(settings.n_pairs)]
     return dataset.assign_coords(
         {
             "round": ("round", np.arange(settings.max_rounds + 1), {"long_name": "rounds of bypassing; 0 is primary"}),

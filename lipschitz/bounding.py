@@ -17,7 +17,7 @@ import xarray as xr
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
-from lipschitz import absolute, closed_forms, loading, lower, rescaling, sdp, upper
+from lipschitz import absolute, closed_forms, liplt, loading, lower, rescaling, sdp, upper
 
 
 class Settings(BaseModel):
@@ -47,6 +47,7 @@ _UPPER: dict[str, Callable[..., Any]] = {
     "product": upper.upper_product,
     "product, rescaled": rescaling.upper_rescaled,
     "absolute values": absolute.upper_absolute,
+    "LipLT": liplt.upper_liplt,
     "ECLipsE-Fast": closed_forms.upper_eclipse_fast,
     "closed form": closed_forms.upper_closed_form,
     "LipSDP": sdp.upper_lipsdp,

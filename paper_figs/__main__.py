@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from paper_figs import (
     fig_bounds,
+    fig_certificates,
     fig_cover,
     fig_evolution,
     fig_lattice,
@@ -37,6 +38,7 @@ PLOTS: dict[str, Plot] = {
     "scaling": fig_scaling.PLOT,
     "regimes": fig_regimes.PLOT,
     "fig06": fig_untrained.PLOT,
+    "certificates": fig_certificates.PLOT,
     "fig09": fig_evolution.BATCHES,
     "fig10": fig_evolution.EPOCHS,
 }

@@ -1,0 +1,81 @@
+"""Certified maxima along the paths of untrained networks."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from torch.nn import functional
+
+from empirical import certificates, untrained
+from empirical.certificates import N_SAMPLES, Settings
+from percolation import campaign
+
+TINY = Settings(network="convnet", n_pairs=2, threshold=0.05, delta=0.1, max_rounds=1, max_iterations=150)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return campaign.run(certificates.experiment("cpu"), TINY, out=tmp_path_factory.mktemp("runs"))
+
+
+def test_no_sample_is_above_the_certified_maximum(run):
+    data = run.dataset
+    assert data["sampled"].sizes == {"pair": 2, "round": 2, "segment": 2, "n_samples": len(N_SAMPLES)}
+    assert int(data["loss"].notnull().sum()) >= 2
+    # Samples in float64 are rounded, too, by far less than this.
+    assert not bool((data["sampled"] > data["upper_loss"] * (1 + 1e-9)).any())
+    assert not bool((data["lower_loss"] > data["upper_loss"]).any())
+    assert not bool((data["sampled"].sel(n_samples=1000) < data["loss"] * 0.99).any())
+    # in float32, rounding reaches further
+    np.testing.assert_allclose(data["refined"], data["loss"], rtol=1e-2)
+    there = data["loss"].notnull()
+    assert bool((data["covered"].where(there, 1) == 1).all())
+    assert bool((data["n_pieces"].where(there, 99) > 10).all())
+
+
+def test_the_maximum_stands_where_it_is_said(run):
+    network, _, found = untrained.connect_pair(
+        untrained.UntrainedSettings(
+            network="convnet", threshold=0.05, delta=0.1, max_rounds=1, max_iterations=150, bypass_iterations=150
+        ),
+        1,
+        campaign.seed_sequence(TINY.seed, "pair=1"),
+        torch.device("cpu"),
+    )
+    here = run.dataset.isel(pair=1, round=0, segment=0)
+    a, c = found.paths[0].double()
+    point = a + float(here["t"]) * (c - a)
+    with torch.no_grad():
+        loss = functional.cross_entropy(network.double()(point[None]), torch.tensor([untrained.class_of(1)]))
+    assert float(loss) == pytest.approx(float(here["loss"]), rel=1e-9)
+    assert float(run.dataset["zoom_loss"].isel(pair=1, zoom=100)) == pytest.approx(float(loss), rel=1e-9)
+
+
+def test_summary_says_which_paths_are_connected_everywhere(run):
+    rows = run.summary["rows"]
+    assert [row["pair"] for row in rows if row["round"] == 0] == [0, 1]
+    for row in rows:
+        upper = run.dataset["upper_loss_everywhere"].isel(pair=row["pair"], round=row["round"]).max()
+        assert row["is_connected"] == bool(upper <= TINY.delta)
+        assert row["lower"] <= row["upper"]
+        assert row["n_segments"] == int(run.dataset["loss"].isel(pair=row["pair"], round=row["round"]).notnull().sum())
+    json.dumps(run.summary, allow_nan=False)
+
+
+def test_same_bits_for_any_number_of_workers(run, tmp_path):
+    again = campaign.run(certificates.experiment("cpu"), TINY, out=tmp_path, n_workers=2)
+    xr.testing.assert_identical(run.dataset, again.dataset)
+
+
+def test_every_variable_says_what_it_is(run):
+    for variable in run.dataset.data_vars.values():
+        assert variable.attrs["long_name"]
+        assert variable.attrs["units"]
+    assert run.dataset["class"].values.tolist() == [0, 1]
+
+
+def test_an_unknown_device_is_refused():
+    with pytest.raises(ValueError, match="device must be one that this computer has"):
+        certificates.experiment("nowhere")
