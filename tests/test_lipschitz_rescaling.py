@@ -106,6 +106,15 @@ def test_the_absolute_network_of_nonnegative_layers_is_the_norm_of_their_product
     assert (bound.norm, bound.method, bound.is_certified) == (norm, "absolute values", True)
 
 
+@pytest.mark.parametrize("norm, shape", [(1, (-1, 1)), (math.inf, (1, -1))])
+def test_sums_that_lose_small_terms_are_rounded_up(norm, shape):
+    weights = np.full(10_001, 2.0**-54)
+    weights[0] = 1.0
+    assert (
+        upper_absolute(linear(weights.reshape(shape)), (weights.reshape(shape).shape[1],), norm=norm).value > 1 + 5e-13
+    )
+
+
 @pytest.mark.parametrize("norm, truth", [(1, 9), (math.inf, 1), (2, 3)])
 @pytest.mark.parametrize("ceil_mode", [False, True])
 def test_the_absolute_network_counts_the_windows_of_poolings(norm, truth, ceil_mode):
