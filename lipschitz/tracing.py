@@ -73,6 +73,15 @@ class _Value:
     error: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of the segment on its way: its points, and the values that stages from ``place`` on will read."""
+
+    place: int
+    t: torch.Tensor
+    live: dict[int, _Value]
+
+
 def trace(
     stages: Sequence[Stage],
     a: torch.Tensor,
@@ -118,7 +127,7 @@ def trace(
     is_point = bool((a == b).all())
     t = torch.tensor([0.0] if is_point else [0.0, 1.0], dtype=torch.float64, device=a.device)
     inputs = torch.stack([a] if is_point else [a, b])
-    return tracer.follow(1, t, {0: _Value(inputs, upper_error)})
+    return tracer.follow(t, {0: _Value(inputs, upper_error)})
 
 
 def _max_points(stages: Sequence[Stage], last_readers: Sequence[int], max_numbers: int) -> list[int]:
@@ -140,18 +149,31 @@ class _Tracer:
     last_readers: Sequence[int]
     max_points: Sequence[int]
 
-    def follow(self, place: int, t: torch.Tensor, live: dict[int, _Value]) -> Iterator[Stretch]:
-        """Yield the outputs on the grid ``t``, from the values that stages from ``place`` on will read."""
-        for here in range(place, len(self.stages)):
+    def follow(self, t: torch.Tensor, live: dict[int, _Value]) -> Iterator[Stretch]:
+        """Yield the outputs on the grid ``t``, part by part; ``live`` holds the input."""
+        waiting: list[Iterator[_Part]] = [iter([_Part(1, t, live)])]  # a path down the tree of parts
+        while waiting:
+            part = next(waiting[-1], None)
+            if part is None:
+                waiting.pop()
+                continue
+            reached = self.advance(part)
+            if isinstance(reached, Stretch):
+                yield reached
+            else:
+                waiting.append(reached)
+
+    def advance(self, part: _Part) -> Stretch | Iterator[_Part]:
+        """Take a part to the output, or to the next stage that needs points in it; then return the parts it becomes."""
+        t, live = part.t, part.live
+        for here in range(part.place, len(self.stages)):
             stage = self.stages[here]
             inputs = [live[i] for i in stage.inputs]
             residue = 0.0
             if stage.kind in ("relu", "max_pool", "smooth"):
                 times, residue = _bends(stage, t, inputs[0].at, self.tolerances[here])
                 if len(times) or len(t) > self.max_points[here]:
-                    for part, values in _refined(t, times, live, self.max_points[here]):
-                        yield from self.follow(here, part, values)
-                    return
+                    return _refined(_Part(here, t, live), times, self.max_points[here])
             at = stage.run([value.at for value in inputs])
             error = stage.upper_error([value.error for value in inputs]) + residue + stage.rounding
             if stage.rounding_in:
@@ -160,9 +182,9 @@ class _Tracer:
                 error += stage.rounding_out * _upper_size(at)
             kept = {i: value for i, value in live.items() if self.last_readers[i] > here}
             live = {**kept, here: _Value(at, error * OUTWARD)}
-            del inputs, at, kept
+            del inputs, at, kept  # what no later stage reads is freed before the next one runs
         last = live[len(self.stages) - 1]
-        yield Stretch(t=t, outputs=last.at, upper_error=last.error)
+        return Stretch(t=t, outputs=last.at, upper_error=last.error)
 
 
 def _upper_size(values: torch.Tensor) -> float:
@@ -202,6 +224,7 @@ def _zero_bends(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch
 def _window_bends(stage: Stage, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the pieces on which a window's largest entry changes, once a window, and the leads p and q."""
     layer = stage.layer
+    values = values.reshape(len(values), -1, *values.shape[-2:])
     largest, winners = functional.max_pool2d(
         values, layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.ceil_mode, return_indices=True
     )
@@ -234,14 +257,13 @@ def _smooth_bends(stage: Stage, t: torch.Tensor, values: torch.Tensor, tolerance
     return times[is_new], float(residues.max()) * OUTWARD
 
 
-def _refined(
-    t: torch.Tensor, times: torch.Tensor, live: dict[int, _Value], max_points: int
-) -> Iterator[tuple[torch.Tensor, dict[int, _Value]]]:
-    """Yield the grid with the new points, in parts of at most so many points that share their ends."""
+def _refined(whole: _Part, times: torch.Tensor, max_points: int) -> Iterator[_Part]:
+    """Yield a part with the new points, in parts of at most so many points that share their ends."""
+    t = whole.t
     merged = torch.cat([t, times]).unique()  # type: ignore[no-untyped-call]
     errors = {
         i: value.error + (2.0 * norms.gamma(8) * _upper_size(value.at) + 1e-290 if len(times) else 0.0)
-        for i, value in live.items()
+        for i, value in whole.live.items()
     }
     n_parts = math.ceil((len(merged) - 1) / (max_points - 1))
     cuts = [round(k * (len(merged) - 1) / n_parts) for k in range(n_parts + 1)]
@@ -251,7 +273,8 @@ def _refined(
         new = (t[left] != part).nonzero()[:, 0]
         before = left[new]
         share = (part[new] - t[before]) / (t[before + 1] - t[before])
-        yield part, {i: _Value(_at(value.at, left, new, before, share), errors[i]) for i, value in live.items()}
+        live = {i: _Value(_at(value.at, left, new, before, share), errors[i]) for i, value in whole.live.items()}
+        yield _Part(whole.place, part, live)
 
 
 def _at(

@@ -421,7 +421,8 @@ def test_interpolation_is_within_its_error():
     values = torch.randn(3, 50, generator=generator, dtype=torch.float64)
     t = torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64)
     times = torch.rand(40, generator=generator, dtype=torch.float64)
-    ((grid, live),) = tracing._refined(t, times, {0: tracing._Value(values, 0.0)}, 1000)
+    (part,) = tracing._refined(tracing._Part(1, t, {0: tracing._Value(values, 0.0)}), times, 1000)
+    grid, live = part.t, part.live
     assert sorted([*t.tolist(), *times.tolist()]) == grid.tolist()
     old = dict(zip(map(Fraction, t.tolist()), values.tolist(), strict=True))
     for point, row in zip(grid.tolist(), live[0].at.tolist(), strict=True):
