@@ -109,3 +109,63 @@ def test_where_rounding_bounds_nothing_the_slope_is_as_computed():
     assert not bound.is_certified
     assert bound.rounding == 0.0
     assert bound.value == pytest.approx(1.0, rel=1e-6)
+
+
+class Times(nn.Module):
+    def forward(self, x):
+        return x * 0.1
+
+
+class Plus(nn.Module):
+    def forward(self, x):
+        return x + 0.1
+
+
+class Sum(nn.Module):
+    def forward(self, x):
+        return x + x * 0.1
+
+
+def batch_norm():
+    layer = nn.BatchNorm2d(2).double().eval().requires_grad_(False)
+    layer.running_mean.copy_(torch.tensor([0.3, -0.7]))
+    layer.running_var.copy_(torch.tensor([0.9, 1.7]))
+    return layer
+
+
+@pytest.mark.parametrize(
+    "model, exactly",
+    [
+        (Times(), lambda x: x * LONG(0.1)),
+        (Plus(), lambda x: x + LONG(0.1)),
+        (Sum(), lambda x: x + x * LONG(0.1)),
+        (nn.LeakyReLU(0.1), lambda x: np.where(x > 0, x, x * LONG(0.1))),
+        (nn.AdaptiveAvgPool2d(1), lambda x: x.mean(axis=(2, 3), keepdims=True, dtype=LONG)),
+        (
+            batch_norm(),
+            lambda x: (
+                (x - batch_norm().running_mean.numpy()[:, None, None].astype(LONG))
+                / np.sqrt(batch_norm().running_var.numpy()[:, None, None].astype(LONG) + LONG(1e-5))
+            ),
+        ),
+    ],
+)
+def test_the_rounding_of_each_kind_of_step_alone(model, exactly):
+    steps = graph.read(model.eval(), (2, 3, 3))
+    inputs = torch.randn(200, 2, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    values, errors = running_error.evaluate(steps, running_error.step_norms(steps), inputs)
+    off = (exactly(inputs.numpy().astype(LONG)) - values.numpy()).reshape(200, -1)
+    off = np.sqrt((off * off).sum(axis=1))
+    assert (off <= errors.numpy()).all()
+    assert off.max() > 0.02 * errors.max().item()
+
+
+def test_errors_grow_by_the_steps_that_follow():
+    layers = [nn.Linear(20, 1, bias=False, dtype=torch.float64), nn.Linear(1, 1, bias=False, dtype=torch.float64)]
+    layers[1].weight.data.fill_(2.0**20)  # adds no rounding of its own
+    inputs = torch.randn(5, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = []
+    for model in (nn.Sequential(layers[0]), nn.Sequential(*layers)):
+        steps = graph.read(model, (20,))
+        found.append(running_error.evaluate(steps, running_error.step_norms(steps), inputs)[1])
+    assert (found[1] >= 2.0**20 * found[0]).all()
