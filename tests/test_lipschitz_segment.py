@@ -236,11 +236,18 @@ def test_leaders_in_between_are_found():
     assert stretch.upper_error < 1e-13
 
 
-def test_the_maximum_of_all_parts_is_kept():
+@pytest.mark.parametrize("seed", range(5))
+def test_the_maximum_of_all_parts_is_kept(seed):
+    generator = torch.Generator().manual_seed(seed)
+    model = dense_network(generator, 3, 20, 20, 3)
+    a, b = torch.randn(2, 3, generator=generator, dtype=torch.float64) * 3
+    whole = segment.maximise_segment(model, a, b, 0)
     with in_parts_of_two_points():
-        found = segment.maximise_segment(hat(), [-1.0], [2.0], 0)
-    assert (found.t, found.n_pieces) == (pytest.approx(1 / 3, abs=1e-15), 2)
-    assert found.lower_loss <= math.log1p(math.e) <= found.upper_loss
+        parts = segment.maximise_segment(model, a, b, 0)
+    assert parts.t == pytest.approx(whole.t, abs=1e-12)
+    for name in ("loss", "lower_loss", "upper_loss"):
+        assert getattr(parts, name) == pytest.approx(getattr(whole, name), rel=1e-9)
+    assert parts.n_pieces == whole.n_pieces
 
 
 @pytest.mark.parametrize(
@@ -429,6 +436,29 @@ def test_interpolation_is_within_its_error():
         gap = [x - Fraction(y) for x, y in zip(line_at(old, Fraction(point)), row, strict=True)]
         assert sum(d * d for d in gap) <= Fraction(live[0].error) ** 2
     assert live[0].error < 1e-13
+
+
+def test_a_rounded_point_is_within_the_error_of_a_look():
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 50, generator=generator, dtype=torch.float64)
+    search = segment._prepared(nn.Identity().eval(), a, b, 0, 1, "cpu")
+    for t in torch.rand(20, generator=generator, dtype=torch.float64).tolist():
+        exact = line_at({Fraction(0): a.tolist(), Fraction(1): b.tolist()}, Fraction(t))
+        gap = [x - Fraction(y) for x, y in zip(exact, search.at(t).tolist(), strict=True)]
+        assert sum(d * d for d in gap) <= Fraction(search.look_at(t).upper_error) ** 2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_finds_what_a_cpu_finds():
+    generator = torch.Generator().manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2, 1), nn.Tanh())
+    model = classifier(network.double().eval(), (2, 6, 6), generator)
+    a, b = torch.randn(2, 2, 6, 6, generator=generator, dtype=torch.float64)
+    here, there = (segment.maximise_segment(model, a, b, 0, device=device) for device in ("cpu", "cuda"))
+    assert there.point.device.type == "cuda"
+    assert there.loss == pytest.approx(here.loss, rel=1e-9)
+    assert there.upper_error == pytest.approx(here.upper_error, rel=1e-3)
 
 
 @given(SEEDS)
