@@ -12,48 +12,27 @@ from lipschitz import bounding, certifying, initialisation
 from percolation import campaign, commandline
 
 
-def _check(device: str) -> None:
+def _experiment(
+    name: str, version: int, room: Any, device: str, *, has_long_tasks: bool = False
+) -> campaign.Experiment[Any, Any]:
+    """Return the experiment that a module's functions make; here, as the package itself knows no campaigns."""
     is_available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not is_available[device]:
         raise ValueError(f"device must be one that torch finds here, got {device}")
+    return campaign.Experiment(
+        name=name,
+        version=version,
+        tasks=room.tasks,
+        run_task=functools.partial(room.run_task, device=device),
+        collect=room.collect,
+        summarise=room.summarise,
+        has_long_tasks=has_long_tasks,
+    )
 
 
 def experiment(device: str) -> campaign.Experiment[Any, Any]:
-    """Return the experiment on random networks, computed on ``device``; here, as the package knows no campaigns."""
-    _check(device)
-    return campaign.Experiment(
-        name="bounds",
-        version=2,
-        tasks=initialisation.tasks,
-        run_task=functools.partial(initialisation.run_task, device=device),
-        collect=initialisation.collect,
-        summarise=initialisation.summarise,
-    )
-
-
-def _bounding(device: str) -> campaign.Experiment[Any, Any]:
-    _check(device)
-    return campaign.Experiment(
-        name="bound",
-        version=1,
-        tasks=bounding.tasks,
-        run_task=functools.partial(bounding.run_task, device=device),
-        collect=bounding.collect,
-        summarise=bounding.summarise,
-    )
-
-
-def _certifying(device: str) -> campaign.Experiment[Any, Any]:
-    _check(device)
-    return campaign.Experiment(
-        name="certificate",
-        version=1,
-        tasks=certifying.tasks,
-        run_task=functools.partial(certifying.run_task, device=device),
-        collect=certifying.collect,
-        summarise=certifying.summarise,
-        has_long_tasks=True,
-    )
+    """Return the experiment on random networks, computed on ``device``."""
+    return _experiment("bounds", 2, initialisation, device)
 
 
 def _describe_bounds(summary: Mapping[str, Any]) -> str:
@@ -106,7 +85,7 @@ COMMANDS = {
     "bound": commandline.Command(
         summary="Upper and lower bounds of the Lipschitz constant of any network, by every method that goes with it.",
         presets={"quick": bounding.Settings(network="torchvision.models:resnet18")},
-        experiment=_bounding,
+        experiment=lambda device: _experiment("bound", 1, bounding, device),
         describe=_describe_bound,
         example="python -m lipschitz bound torchvision.models:resnet18 --input-shape 3 32 32 --norm 2",
         uses_torch=True,
@@ -116,7 +95,7 @@ COMMANDS = {
     "certify": commandline.Command(
         summary="Whether the cross-entropy is below a threshold on every point between two inputs.",
         presets={"quick": certifying.Settings(network="torchvision.models:resnet18", a="A.npy", b="B.npy")},
-        experiment=_certifying,
+        experiment=lambda device: _experiment("certificate", 1, certifying, device, has_long_tasks=True),
         describe=_describe_certificate,
         example="python -m lipschitz certify MODULE:FUNCTION A.npy B.npy --target 3 --threshold 0.001",
         uses_torch=True,

@@ -63,11 +63,11 @@ def draw(dataset: xr.Dataset) -> Figure:
         there = missed.isel(round=i).stack(path=("pair", "segment")).dropna("path")
         if there.sizes["path"] == 0:
             continue
-        low, middle_value, high = (there.clip(min=1e-9).quantile(q, "path").to_numpy() for q in (0.25, 0.5, 0.75))
+        lower, median, upper = (there.clip(min=1e-9).quantile(q, "path").to_numpy() for q in (0.25, 0.5, 0.75))
         middle.errorbar(
             n_samples * 1.06**i,
-            middle_value,
-            [middle_value - low, high - middle_value],
+            median,
+            [median - lower, upper - median],
             color=style.COLOURS[_ROLES[i]],
             marker=_MARKERS[i],
             linestyle="none",
@@ -80,10 +80,10 @@ def draw(dataset: xr.Dataset) -> Figure:
     middle.legend(loc="lower left")
     style.name_panel(middle, "b")
 
-    upper, lower = _barriers(dataset, "upper_loss_everywhere"), _barriers(dataset, "lower_loss")
+    most, least = _barriers(dataset, "upper_loss_everywhere"), _barriers(dataset, "lower_loss")
     for k in range(dataset.sizes["pair"]):
-        there = upper.isel(pair=k).dropna("round")
-        centre = (there + lower.isel(pair=k).dropna("round")) / 2
+        there = most.isel(pair=k).dropna("round")
+        centre = (there + least.isel(pair=k).dropna("round")) / 2
         right.errorbar(
             there["round"],
             centre,
@@ -94,7 +94,7 @@ def draw(dataset: xr.Dataset) -> Figure:
         )
     style.threshold(right, settings.delta, "δ")
     right.set_yscale("log")
-    needed = upper.dropna("round", how="all")["round"].to_numpy()
+    needed = most.dropna("round", how="all")["round"].to_numpy()
     right.set_xticks(needed, [_ROUNDS[i] for i in needed])
     right.set_ylabel("certified barrier (nats)")
     right.set_xlabel("path")
