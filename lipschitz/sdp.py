@@ -47,7 +47,7 @@ import scipy.linalg
 import torch
 from torch import nn
 
-from lipschitz import fully_connected, graph, norms
+from lipschitz import factors, fully_connected, graph, norms
 
 _UNIT_ROUNDOFF = 2.0**-53
 _FIRST_SWEEPS = 32  # before the first look at the gap; doubled each time
@@ -57,7 +57,6 @@ _MOST_VECTOR_ENTRIES = 32
 # [-1, 1]; much suits multipliers that are far from any solution.
 _ROOMS = (1e-7, 1e-4, 1e-2, 1.0)
 _REPAIRS = (0.0, *(10.0**exponent for exponent in range(-14, 1)))  # d of the module's docstring
-_UPPER_SLOPES = {pointwise.module: pointwise.upper_slope for pointwise in fully_connected.POINTWISE.values()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -283,7 +282,7 @@ def _slopes(step: graph.Step) -> tuple[np.ndarray, np.ndarray]:
         case "leaky_relu":
             return np.minimum(step.constant, one), np.maximum(step.constant, one)
         case "smooth":
-            steepest = _UPPER_SLOPES[type(layer)] * one
+            steepest = factors.upper_slope(step) * one
             return -steepest if isinstance(layer, fully_connected.Sin) else 0.0 * one, steepest
         case "scale":
             return step.constant * one, step.constant * one
