@@ -197,6 +197,11 @@ def test_residual_blocks_add_and_branches_combine(norm):
     assert [name for name, _ in bound.factors] == ["blocks.0", "blocks.1", "blocks.2", "mul", "add"]
 
 
+@pytest.mark.parametrize("slope, truth", [(0.1, 1), (-3.0, 3), (2.5, 2.5)])
+def test_leaky_functions_have_their_larger_slope(slope, truth):
+    assert dict(upper_product(nn.LeakyReLU(slope), (2,)).factors) == {"0": truth}
+
+
 def test_a_tensor_added_to_itself_doubles():
     class Double(nn.Module):
         def forward(self, x):
