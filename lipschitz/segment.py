@@ -74,7 +74,7 @@ class SegmentMaximum:
     loss : float
         The largest computed loss, in nats for the cross-entropy: the one at ``t``.
     lower_loss, upper_loss : float
-        The largest true loss on the part that was covered lies in between.
+        The largest true loss on the part that was covered, and at ``t``, lies in between.
     t : float
         Where, in [0, 1].
     point : Tensor of float64, shape (...)
@@ -345,7 +345,8 @@ class _Search:
             self.score.function(evaluate(self.stages, torch.stack([self.at(t) for t in some])))
             for some in (points[k : k + 8] for k in range(0, _N_PROBES, 8))
         ]
-        return replace(self.look_at(points[int(torch.cat(scores).argmax())]), covered=0.0)
+        largest = self.look_at(points[int(torch.cat(scores).argmax())])
+        return replace(largest, covered=0.0, upper_end=self.look_at(0.0).upper)
 
     def decide(self, limit: float, piece_budget: int, progress: Callable[[float], None]) -> _Found:
         """Trace, with finer and finer chords of smooth functions, until the scores are below or above ``limit``."""

@@ -269,6 +269,19 @@ def test_a_violation_is_one_by_plain_evaluation():
         assert found.status == "violated"
         loss = functional.cross_entropy(model(found.maximum.point[None]), torch.tensor([0]))
         assert float(loss.detach()) > threshold
+        assert found.maximum.upper_loss_everywhere >= largest.loss
+
+
+def test_the_bound_beside_a_violation_starts_from_the_end_of_what_was_covered():
+    # A ramp: loss 100 at t = 0 and about 0 at t = 1. Nothing was traced; the bound holds from t = 0 on.
+    model = nn.Linear(1, 2).eval()
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[0.0], [1.0]]))
+        model.bias.zero_()
+    for ends in ([100.0], [-100.0]), ([-100.0], [100.0]):
+        found = segment.certify_segment(model, *ends, 0, 1.0).maximum
+        assert (found.covered, found.n_pieces) == (0.0, 0)
+        assert 100.0 <= found.upper_loss_everywhere < 150.0
 
 
 def test_a_threshold_within_rounding_of_the_maximum_is_left_open():
