@@ -153,7 +153,7 @@ def maximise_segment(
         What chords of smooth functions may add to the error of the logits; positive. It costs nothing, and does
         nothing, where there are none.
     piece_budget : int
-        Pieces after which tracing stops; at least 1.
+        Pieces after which tracing stops, once the part in hand is done; at least 1.
     device : str or torch.device
         Where to compute, in float64.
     progress : callable, optional
@@ -210,7 +210,7 @@ def certify_segment(
     loss_threshold : float
         In the unit of the loss; positive for the cross-entropy.
     piece_budget : int
-        Pieces after which tracing stops; at least 1.
+        Pieces after which tracing stops, once the part in hand is done; at least 1.
 
     Returns
     -------
