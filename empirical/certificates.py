@@ -21,7 +21,7 @@ from torch.nn import functional
 from empirical import models, untrained
 from empirical.models import Network
 from empirical.paths import on_segments
-from lipschitz import segment, threads
+from lipschitz import segment, stages, threads
 from percolation.campaign import Arrays, Experiment
 
 N_SAMPLES = (5, 10, 20, 50, 100, 200, 500, 1000)
@@ -73,12 +73,13 @@ def _run_pair(settings: Settings, pair: int, seed: np.random.SeedSequence, devic
     network, _, found = untrained.connect_pair(how, pair, seed, device)
     target = untrained.class_of(pair)
     exact = copy.deepcopy(network).double()
+    prepared = stages.prepare(network, models.IMAGE_SHAPE, device=device)
     shape = (settings.max_rounds + 1, 2**settings.max_rounds)
     arrays = {name: np.full(shape, np.nan) for name in _OF_SEGMENTS}
     arrays["sampled"] = np.full((*shape, len(N_SAMPLES)), np.nan)
     for i, (path, curve) in enumerate(zip(found.paths, found.curves, strict=True)):
         for j, (a, b) in enumerate(zip(path[:-1].double(), path[1:].double(), strict=True)):
-            known = segment.maximise_segment(network, a, b, target, piece_budget=settings.piece_budget, device=device)
+            known = segment.maximise_segment(prepared, a, b, target, piece_budget=settings.piece_budget, device=device)
             for name in _OF_SEGMENTS:
                 arrays[name][i, j] = getattr(known, name, float(curve.peak_loss[j]))
             for k, n in enumerate(N_SAMPLES):

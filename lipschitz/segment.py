@@ -129,7 +129,7 @@ class Certificate:
 
 @torch.no_grad()
 def maximise_segment(
-    model: nn.Module,
+    model: nn.Module | tuple[Stage, ...],
     a: torch.Tensor | ArrayLike,
     b: torch.Tensor | ArrayLike,
     target: int | ConvexLoss,
@@ -143,8 +143,9 @@ def maximise_segment(
 
     Parameters
     ----------
-    model : torch.nn.Module
-        In evaluation mode, of layers that :func:`lipschitz.graph.read` knows, with one axis of logits; not changed.
+    model : torch.nn.Module, or tuple of Stage
+        In evaluation mode, of layers that :func:`lipschitz.graph.read` knows, with one axis of logits; not changed. Or
+        what :func:`lipschitz.stages.prepare` made of it on this device, for many segments of one network.
     a, b : Tensor or array_like of floating-point numbers, shape (...)
         The ends, without a batch axis.
     target : int or ConvexLoss
@@ -191,7 +192,7 @@ def maximise_segment(
 
 @torch.no_grad()
 def certify_segment(
-    model: nn.Module,
+    model: nn.Module | tuple[Stage, ...],
     a: torch.Tensor | ArrayLike,
     b: torch.Tensor | ArrayLike,
     target: int | ConvexLoss,
@@ -404,7 +405,7 @@ class _Search:
 
 
 def _prepared(
-    model: nn.Module,
+    model: nn.Module | tuple[Stage, ...],
     a: torch.Tensor | ArrayLike,
     b: torch.Tensor | ArrayLike,
     target: int | ConvexLoss,
@@ -418,7 +419,9 @@ def _prepared(
         raise ValueError(f"a and b must have one shape, got {tuple(ends[0].shape)} and {tuple(ends[1].shape)}")
     if piece_budget < 1:
         raise ValueError(f"piece_budget must be at least 1, got {piece_budget}")
-    stages = prepare(model, ends[0].shape, device=where)
+    stages = prepare(model, ends[0].shape, device=where) if isinstance(model, nn.Module) else model
+    if stages[0].shape != tuple(ends[0].shape):
+        raise ValueError(f"a and b must have the network's shape {stages[0].shape}, got {tuple(ends[0].shape)}")
     shape = stages[-1].shape
     if len(shape) != 1 or shape[0] < 2:
         raise ValueError(f"model must return one vector of at least two logits an input, got shape {shape}")

@@ -375,6 +375,16 @@ def test_equal_ends_are_one_point():
     assert segment.certify_segment(hat(), [0.5], [0.5], 0, 1.0).status == "certified"
 
 
+def test_stages_serve_many_segments_and_say_what_they_take():
+    model = dense_network(torch.Generator().manual_seed(3), 2, 8, 3)
+    prepared = stages.prepare(model, (2,), device=CPU)
+    for ends in (([0.0, 1.0], [1.0, -1.0]), ([2.0, 2.0], [-1.0, 0.5])):
+        once, again = (segment.maximise_segment(known, *ends, 1) for known in (model, prepared))
+        assert (once.loss, once.t, once.upper_loss) == (again.loss, again.t, again.upper_loss)
+    with pytest.raises(ValueError, match=r"a and b must have the network's shape \(2,\), got \(3,\)"):
+        segment.maximise_segment(prepared, [0.0] * 3, [1.0] * 3, 1)
+
+
 def test_another_convex_loss():
     # The largest distance of the logits from zero, 2-norm: on [-1, 2] the logits are (0, 1 - |x|).
     loss = segment.ConvexLoss(function=lambda z: torch.linalg.vector_norm(z, dim=1), upper_slope=1.0)
