@@ -40,14 +40,12 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import numpy as np
 import scipy.linalg
-import torch
 from torch import nn
 
-from lipschitz import factors, fully_connected, graph, norms
+from lipschitz import chain, norms
 
 _UNIT_ROUNDOFF = 2.0**-53
 _FIRST_SWEEPS = 32  # before the first look at the gap; doubled each time
@@ -89,15 +87,6 @@ class SdpBound:
     relative_gap: float
     multipliers: tuple[np.ndarray, ...]
     n_sweeps: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Chain:
-    """W_1, ..., W_{h+1}, the slopes' ends (low, high) after each but the last, and what stands around, multiplied."""
-
-    weights: list[np.ndarray]
-    slopes: list[tuple[np.ndarray, np.ndarray]]
-    factor: float
 
 
 def upper_lipsdp(
@@ -152,17 +141,17 @@ def upper_lipsdp(
         raise ValueError(f"tolerance must lie in (0, 1), got {tolerance}")
     if max_sweeps < 1:
         raise ValueError(f"max_sweeps must be at least 1, got {max_sweeps}")
-    chain = _read(model, input_shape)
-    weights, shares, exponent = _balance(chain.weights)
+    network = chain.read(model, input_shape)
+    weights, shares, exponent = chain.balance(network.weights)
     multipliers: list[np.ndarray] = []
     value, gap, n_sweeps = 0.0, 0.0, 0
-    if all(weight.any() for weight in weights) and chain.factor > 0.0:
+    if all(weight.any() for weight in weights) and network.factor > 0.0:
         if weights[0].shape[1] > weights[0].shape[0]:
             weights[0] = _triangle_above(weights[0])
-        multipliers, primal, n_sweeps = _solve(weights, chain.slopes, tolerance, max_sweeps)
-        rho, multipliers = _repair(weights, chain.slopes, multipliers)
+        multipliers, primal, n_sweeps = _solve(weights, network.slopes, tolerance, max_sweeps)
+        rho, multipliers = _repair(weights, network.slopes, multipliers)
         gap = max(0.0, 1.0 - primal / _up(math.sqrt(rho)))
-        value = _finish(rho, exponent, chain.factor)
+        value = _finish(rho, exponent, network.factor)
         with np.errstate(over="ignore"):
             multipliers = [np.ldexp(part, 2 * share) for part, share in zip(multipliers, shares, strict=True)]
     return SdpBound(
@@ -186,19 +175,21 @@ def bound_by_multipliers(
     See :func:`upper_lipsdp` for the model and what is raised. ``choose`` is given matrices that are scaled, each by a
     power of two, to a norm of about 1; it is not called for a network that is constant.
     """
-    chain = _read(model, input_shape)
-    weights, shares, exponent = _balance(chain.weights)
-    if not all(weight.any() for weight in weights) or chain.factor == 0.0:
+    network = chain.read(model, input_shape)
+    weights, shares, exponent = chain.balance(network.weights)
+    if not all(weight.any() for weight in weights) or network.factor == 0.0:
         return 0.0
-    sizes = [int(np.frexp(np.linalg.norm(weight))[1]) for weight in chain.weights]
-    chosen = choose([np.ldexp(weight, -size) for weight, size in zip(chain.weights, sizes, strict=True)], chain.slopes)
+    sizes = [int(np.frexp(np.linalg.norm(weight))[1]) for weight in network.weights]
+    chosen = choose(
+        [np.ldexp(weight, -size) for weight, size in zip(network.weights, sizes, strict=True)], network.slopes
+    )
     multipliers = [
         np.ldexp(part, 2 * (sum(sizes[place:]) - share))
         for place, (part, share) in enumerate(zip(chosen, shares, strict=True), start=1)
     ]
     if weights[0].shape[1] > weights[0].shape[0]:
         weights[0] = _triangle_above(weights[0])
-    return _finish(_repair(weights, chain.slopes, multipliers)[0], exponent, chain.factor)
+    return _finish(_repair(weights, network.slopes, multipliers)[0], exponent, network.factor)
 
 
 def _finish(rho: float, exponent: int, factor: float) -> float:
@@ -207,99 +198,6 @@ def _finish(rho: float, exponent: int, factor: float) -> float:
         return _up(_up(math.ldexp(_up(math.sqrt(rho)), exponent)) * factor)
     except OverflowError:
         return math.inf
-
-
-def _read(model: nn.Module, input_shape: Sequence[int]) -> _Chain:
-    """Return the network as matrices and slopes between them, or raise ValueError that names what does not fit."""
-    weights: list[np.ndarray] = []
-    slopes: list[tuple[np.ndarray, np.ndarray]] = []
-    factor = 1.0
-    low = high = np.ones(1)
-    steps = graph.read(model, input_shape)
-    for place, step in enumerate(steps):
-        if place > 0 and step.inputs != (place - 1,):
-            raise ValueError(
-                f"step {step.name!r} must read the one before it, as LipSDP is for chains, got {step.kind}"
-            )
-        if step.kind == "linear":
-            layer = cast("nn.Linear", step.layer)
-            if len(step.shape) != 1:
-                raise ValueError(f"layer {step.name!r} must map vectors, got outputs of shape {step.shape}")
-            weight = layer.weight.detach().cpu()
-            if not weight.is_floating_point():
-                raise TypeError(f"layer {step.name!r} must have real floating-point weights, got {weight.dtype}")
-            if not bool(torch.isfinite(weight).all()):
-                raise ValueError(f"layer {step.name!r} must have finite weights")
-            if weights:
-                slopes.append((low, high))
-            else:
-                factor = _up(factor * float(np.maximum(-low, high).max()))
-            weights.append(weight.to(torch.float64).numpy())
-            low = high = np.ones(len(weight))
-        elif step.kind not in ("input", "reshape", "identity", "shift"):
-            low, high = _multiply(low, high, *_slopes(step))
-    if not weights:
-        raise ValueError("model must have a Linear layer, got none")
-    factor = _up(factor * float(np.maximum(-low, high).max()))
-    return _Chain(weights=weights, slopes=slopes, factor=factor)
-
-
-def _balance(weights: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray], int]:
-    """Return matrices of norm 1/2 to 1 with rows of like size, and the powers of two taken out.
-
-    With rows_0 = 0 and C_l = common_1 + .. + common_l, x_l = 2^(C_l + rows_l) times the balanced network's x_l. The
-    second list holds, for l = 1..h, the e with T_l = 4^e times the balanced network's T_l, the number is C_{h+1}.
-    Powers of two are exact, unless they leave float64's range.
-    """
-    balanced = []
-    columns = np.zeros(weights[0].shape[1], dtype=int)
-    commons, shifts = [], [columns]
-    for place, weight in enumerate(weights):
-        sizes = np.abs(np.ldexp(weight, columns)).max(axis=1)
-        largest = int(np.frexp(sizes.max())[1])
-        is_scaled = (sizes > 0.0) & (place < len(weights) - 1)
-        rows = np.where(is_scaled, np.frexp(sizes)[1] - largest, 0)
-        scaled = np.ldexp(weight, columns - rows[:, None] - largest)
-        common = int(np.frexp(np.linalg.norm(scaled, 2))[1])
-        scaled = np.ldexp(scaled, -common)
-        if not np.array_equal(np.ldexp(np.ldexp(scaled, common), largest + rows[:, None] - columns), weight):
-            raise ValueError(f"weights must differ by less than the range of float64, got matrix {place + 1}")
-        balanced.append(scaled)
-        commons.append(largest + common)
-        shifts.append(rows)
-        columns = rows
-    shares = [sum(commons[place:]) - shifts[place] for place in range(1, len(weights))]
-    return balanced, shares, sum(commons)
-
-
-def _slopes(step: graph.Step) -> tuple[np.ndarray, np.ndarray]:
-    """Return the least and the largest slope of a pointwise step, one number or one a feature."""
-    layer: Any = step.layer
-    one = np.ones(1)
-    match step.kind:
-        case "relu":
-            return 0.0 * one, one
-        case "leaky_relu":
-            return np.minimum(step.constant, one), np.maximum(step.constant, one)
-        case "smooth":
-            steepest = factors.upper_slope(step) * one
-            return -steepest if isinstance(layer, fully_connected.Sin) else 0.0 * one, steepest
-        case "scale":
-            return step.constant * one, step.constant * one
-        case "batch_norm" if len(step.shape) == 1:
-            scale = graph.batch_norm(layer, torch.zeros(1, dtype=torch.float64))[0].cpu().numpy()
-            margin = 8.0 * _UNIT_ROUNDOFF * np.abs(scale)  # a sum, a root, two quotients or products, this line
-            return scale - margin, scale + margin
-    raise ValueError(f"step {step.name!r} must be Linear or pointwise for LipSDP, got {step.kind}")
-
-
-def _multiply(
-    low: np.ndarray, high: np.ndarray, other_low: np.ndarray, other_high: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ends of the products of two intervals of slopes, rounded outward."""
-    corners = np.stack(np.broadcast_arrays(low * other_low, low * other_high, high * other_low, high * other_high))
-    least, most = corners.min(axis=0), corners.max(axis=0)
-    return least - 4.0 * _UNIT_ROUNDOFF * np.abs(least), most + 4.0 * _UNIT_ROUNDOFF * np.abs(most)
 
 
 def _solve(
