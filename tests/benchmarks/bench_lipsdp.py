@@ -13,6 +13,8 @@ import pytest
 import torch
 from torch import nn
 
+from lipschitz.lower import lower_gradient_ascent
+from lipschitz.rescaling import upper_rescaled
 from lipschitz.sdp import upper_lipsdp
 
 SIZES = [(64, 64, 10), (64, 64, 64, 10), (784, 256, 256, 10), (64, *[64] * 8, 10), (3072, *[1024] * 4, 10)]
@@ -80,3 +82,28 @@ def test_value_and_time(benchmark, sizes):
             continue
         print(f"  {name}  {value:.8g}, {seconds:.3f} s")
         benchmark.extra_info[name] = (value, seconds)
+
+
+class Skip(nn.Module):
+    """A convolution with a skip around it."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, x):
+        return 6.0 * x + torch.relu(self.convolution(x))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_others_get_wrong(benchmark):
+    """eclipse-nn reads the Linear layers of a model and drops what stands between them without a word."""
+    eclipse = pytest.importorskip("eclipse_nn.LipConstEstimator")
+    torch.manual_seed(0)
+    model = nn.Sequential(Skip(), nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
+    peer = float(eclipse.LipConstEstimator(model=model).estimate("ECLipsE_Fast"))
+    bound = benchmark.pedantic(upper_rescaled, args=(model, (1, 6, 6)), rounds=1)
+    generator = torch.Generator().manual_seed(0)
+    attained = lower_gradient_ascent(model, torch.randn(16, 1, 6, 6), generator=generator)
+    print(f"\nwith a skip: ours at most {bound.value:.4f}, attained {attained.value:.4f}, eclipse-nn {peer:.4f}")
+    assert peer < attained.value <= bound.value
