@@ -62,7 +62,7 @@ def run_task(settings: Settings, task: Invasion, seeds: np.random.SeedSequence) 
 _MEANINGS = {
     "p_c": "threshold by invasion, extrapolated",
     "standard_error": "standard error, extrapolation included",
-    "invaded": "invaded sites or bonds in all runs",
+    "invaded": "invaded sites or bonds in all runs, short ones beside them not counted",
     "n_runs": "runs",
     "published": "published threshold",
     "published_error": "its standard error",
@@ -82,7 +82,8 @@ def collect(settings: Settings, arrays: Mapping[str, Arrays]) -> xr.Dataset:
                 if (task.lattice.kind, task.lattice.dimension) == (kind, d)
             ]
             seen = np.stack([run["seen"] for run in found])
-            estimate = threshold.extrapolate(found[0]["invaded"], seen, d)
+            short = np.stack([run["short"] for run in found]) if "short" in found[0] else None
+            estimate = threshold.extrapolate(found[0]["invaded"], seen, d, short=short)
             published, error, _ = threshold.PUBLISHED[kind].get(d, (np.nan, np.nan, ""))
             row = (
                 *(estimate.value, estimate.standard_error, float(len(found) * found[0]["invaded"][-1])),
@@ -138,5 +139,5 @@ def first_dimensions(dataset: xr.Dataset, *, z: float = 3.0) -> list[dict[str, i
 
 
 EXPERIMENT: Experiment[Settings, Invasion] = Experiment(
-    name="survey", version=1, tasks=tasks, run_task=run_task, collect=collect, summarise=summarise
+    name="survey", version=2, tasks=tasks, run_task=run_task, collect=collect, summarise=summarise
 )
