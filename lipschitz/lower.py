@@ -7,7 +7,7 @@ stored weights in evaluation mode: the secant is computed in float64 on the CPU,
 taken off.
 
 Rounding. For networks that :mod:`lipschitz.graph` can read, a bound of the error's 2-norm runs along with the values
-(:mod:`lipschitz.running_error`) and is taken off. It grows with the product of the layers' norms: where it leaves less
+(:mod:`lipschitz.stages`) and is taken off. It grows with the product of the layers' norms: where it leaves less
 than half of the slope, and for any other network, the slope is reported as computed and ``is_certified`` is False.
 """
 
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from lipschitz import derivatives, graph, norms, running_error
+from lipschitz import derivatives, norms, stages
 
 # Distances of the two points of a secant: long ones lose to curvature and kinks, short ones to rounding.
 _SEPARATIONS = tuple(10.0 ** (-exponent / 2.0) for exponent in range(15))
@@ -214,13 +214,9 @@ def _best_secant(model: nn.Module, point: torch.Tensor, direction: torch.Tensor,
     heights, direction = derivatives.operator_norms(model, point, direction, norm=norm, n_steps=_LAST_POWER_STEPS)
     derivative = float(heights[0])
     try:
-        steps = graph.read(model, tuple(point.shape[1:]))
-        size = float(point.norm())
-        if running_error.least_amplification(steps) * 2.0**-53 * size > derivative:  # norms would cost in vain
-            steps = ()
-        stretches = running_error.step_norms(steps)
+        prepared = stages.prepare(model, tuple(point.shape[1:]), device=point.device)
     except ValueError:  # a layer without known rounding
-        steps, stretches = (), []
+        prepared = ()
     sides = torch.tensor([-0.5, 0.5], dtype=torch.float64)
     certain = _Secant(
         points=point.repeat(2, *[1] * (point.ndim - 1)),
@@ -233,11 +229,9 @@ def _best_secant(model: nn.Module, point: torch.Tensor, direction: torch.Tensor,
     with torch.no_grad():
         for separation in _SEPARATIONS:
             points = point + _per_point(sides * separation, point) * direction
-            values, errors = (
-                running_error.evaluate(steps, stretches, points) if steps else (model(points), torch.zeros(2))
-            )
-            slope, rounding = _slope(points, values, float(errors.sum()), norm)
-            if steps and slope - rounding > certain.value:
+            values, error = stages.evaluate(prepared, points) if prepared else (model(points), 0.0)
+            slope, rounding = _slope(points, values, 2.0 * error, norm)
+            if prepared and slope - rounding > certain.value:
                 certain = dataclasses.replace(certain, points=points, value=slope - rounding, rounding=rounding)
             if min(slope, derivative) > computed.value:
                 computed = dataclasses.replace(computed, points=points, value=min(slope, derivative))

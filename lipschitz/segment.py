@@ -343,7 +343,7 @@ class _Search:
         """Return the largest score of a few points; nothing is covered."""
         points = [k / (_N_PROBES - 1) for k in range(_N_PROBES)]
         scores = [
-            self.score.function(evaluate(self.stages, torch.stack([self.at(t) for t in some])))
+            self.score.function(evaluate(self.stages, torch.stack([self.at(t) for t in some]))[0])
             for some in (points[k : k + 8] for k in range(0, _N_PROBES, 8))
         ]
         largest = self.look_at(points[int(torch.cat(scores).argmax())])

@@ -103,9 +103,15 @@ class Stage:
     layer: Any = None
     failure_probability: float = 0.0
 
-    def upper_error(self, errors: Sequence[float]) -> float:
-        """Return L e for the errors of the inputs, without rounding of its own."""
-        return self.upper_slope * (math.hypot(*errors) if self.kind == "concatenate" else math.fsum(errors)) * OUTWARD
+    def upper_error(self, errors: Sequence[float], before: torch.Tensor, after: torch.Tensor) -> float:
+        """Return a bound of the error of ``after``, computed from ``before``, the first input, with such errors."""
+        error = self.upper_slope * (math.hypot(*errors) if self.kind == "concatenate" else math.fsum(errors))
+        error += self.rounding
+        if self.rounding_in:
+            error += self.rounding_in * upper_size(before)
+        if self.rounding_out:
+            error += self.rounding_out * upper_size(after)
+        return error * OUTWARD
 
 
 def prepare(model: nn.Module, input_shape: Sequence[int], *, device: torch.device) -> tuple[Stage, ...]:
@@ -154,12 +160,19 @@ def _is_one_stage(step: graph.Step, reader: graph.Step) -> bool:
     return (step.kind, reader.kind) in (("convolution", "batch_norm"), ("relu", "max_pool"))
 
 
-def evaluate(stages: Sequence[Stage], inputs: torch.Tensor) -> torch.Tensor:
-    """Return the outputs for inputs (n, ...), float64, shape (n, ...)."""
-    values = [inputs]
+def evaluate(stages: Sequence[Stage], inputs: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """Return the outputs for exact inputs (n, ...), float64, shape (n, ...), and a bound of each one's error."""
+    values, errors = [inputs], [0.0]
     for stage in stages[1:]:
-        values.append(stage.run([values[i] for i in stage.inputs]))
-    return values[-1]
+        read = [values[i] for i in stage.inputs]
+        values.append(stage.run(read))
+        errors.append(stage.upper_error([errors[i] for i in stage.inputs], read[0], values[-1]))
+    return values[-1], errors[-1]
+
+
+def upper_size(values: torch.Tensor) -> float:
+    """Return the largest 2-norm of a row, rounded up."""
+    return float(torch.linalg.vector_norm(values.flatten(1), dim=1).max()) * OUTWARD
 
 
 def upper_gains(stages: Sequence[Stage]) -> list[float]:

@@ -40,7 +40,7 @@ import torch
 from torch.nn import functional
 
 from lipschitz import norms
-from lipschitz.stages import OUTWARD, Stage, upper_gains
+from lipschitz.stages import OUTWARD, Stage, upper_gains, upper_size
 
 _MAX_CUTS = 256  # of one piece at once, by a smooth function
 
@@ -175,21 +175,12 @@ class _Tracer:
                 if len(times) or len(t) > self.max_points[here]:
                     return _refined(_Part(here, t, live), times, self.max_points[here])
             at = stage.run([value.at for value in inputs])
-            error = stage.upper_error([value.error for value in inputs]) + residue + stage.rounding
-            if stage.rounding_in:
-                error += stage.rounding_in * _upper_size(inputs[0].at)
-            if stage.rounding_out:
-                error += stage.rounding_out * _upper_size(at)
+            error = residue + stage.upper_error([value.error for value in inputs], inputs[0].at, at)
             kept = {i: value for i, value in live.items() if self.last_readers[i] > here}
             live = {**kept, here: _Value(at, error * OUTWARD)}
             del inputs, at, kept  # what no later stage reads is freed before the next one runs
         last = live[len(self.stages) - 1]
         return Stretch(t=t, outputs=last.at, upper_error=last.error)
-
-
-def _upper_size(values: torch.Tensor) -> float:
-    """Return the largest 2-norm of a row, rounded up."""
-    return float(torch.linalg.vector_norm(values.flatten(1), dim=1).max()) * OUTWARD
 
 
 def _bends(stage: Stage, t: torch.Tensor, values: torch.Tensor, tolerance: float) -> tuple[torch.Tensor, float]:
@@ -262,7 +253,7 @@ def _refined(whole: _Part, times: torch.Tensor, max_points: int) -> Iterator[_Pa
     t = whole.t
     merged = torch.cat([t, times]).unique()  # type: ignore[no-untyped-call]
     errors = {
-        i: value.error + (2.0 * norms.gamma(8) * _upper_size(value.at) + 1e-290 if len(times) else 0.0)
+        i: value.error + (2.0 * norms.gamma(8) * upper_size(value.at) + 1e-290 if len(times) else 0.0)
         for i, value in whole.live.items()
     }
     n_parts = math.ceil((len(merged) - 1) / (max_points - 1))
