@@ -1,6 +1,11 @@
-"""Shared pytest settings: the hypothesis profile, and a matplotlib that needs no screen."""
+"""Shared pytest settings: one thread of linear algebra, the hypothesis profile, a matplotlib that needs no screen."""
 
 import os
+
+# Before torch and numpy are imported. Several threads on arrays as small as the tests' mostly wait for one another:
+# some files take ten times as long with two.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import matplotlib
 from hypothesis import HealthCheck, settings
