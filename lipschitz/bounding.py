@@ -17,7 +17,7 @@ import xarray as xr
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
-from lipschitz import absolute, closed_forms, liplt, loading, lower, rescaling, sdp, upper
+from lipschitz import absolute, closed_forms, liplt, loading, lower, rescaling, sdp, threads, upper
 
 
 class Settings(BaseModel):
@@ -87,9 +87,12 @@ def run_task(
     note = ""
     start = time.perf_counter()
     try:
-        found = (
-            _search(network, settings, seed, device) if task == _ATTAINED else _UPPER[task](network, shape, **options)
-        )
+        with threads.one_thread():  # the methods share the cores
+            found = (
+                _search(network, settings, seed, device)
+                if task == _ATTAINED
+                else _UPPER[task](network, shape, **options)
+            )
         value, is_certified = found.value, found.is_certified
         failure = getattr(found, "failure_probability", 0.0)
     except ValueError as error:
