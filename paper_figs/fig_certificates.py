@@ -96,6 +96,7 @@ def draw(dataset: xr.Dataset) -> Figure:
     right.set_yscale("log")
     needed = most.dropna("round", how="all")["round"].to_numpy()
     right.set_xticks(needed, [_ROUNDS[i] for i in needed])
+    right.set_xlim(-0.25, needed[-1] + 0.5)  # room for the threshold's name
     right.set_ylabel("certified barrier (nats)")
     right.set_xlabel("path")
     style.name_panel(right, "c")
