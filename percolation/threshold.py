@@ -5,11 +5,11 @@ and B were seen, N/B tends to p_c. On the Bethe lattice B is a fixed function of
 vary, and N/B is far less noisy than any counting of N events. The invaded cluster of N sites looks like the lattice at
 p_c + O(N^-s), s = 1/(nu d_f), so that
 
-    N/B = p_c (1 + a N^-s + b N^-2s + ...).
+    N/B = p_c (1 + a N^-s + b N^-2s + c N^-3s + ...).
 
 Each run is extrapolated by the same linear function of its N/B at N = 2^10, 2^11, ...; the error bar comes from the
-scatter of the runs, and from what another extrapolation gives. A long run is one sample of N/B at small N, where a and
-b show: a fifth of the time spent on short runs beside it makes the error a seventh smaller.
+scatter of the runs, and from what another extrapolation gives. A long run is one sample of N/B at small N, where a, b
+and c show: a fifth of the time is better spent on short runs beside it.
 
 References
 ----------
@@ -210,10 +210,11 @@ def extrapolate(
 
     Notes
     -----
-    p_c, a and b of N/B = p_c (1 + a N^-s + b N^-2s) by generalised least squares with the covariance 1 / max(N, N') of
-    a walk with independent steps; a wrong covariance costs precision, not validity, since the error is that of the
-    mean over runs. The other extrapolation leaves out b and all N below 2^13; by as much as the square of the mean
-    difference exceeds its own variance, it adds to the squared error.
+    p_c, a, b and c of N/B = p_c (1 + a N^-s + b N^-2s + c N^-3s) by generalised least squares with the covariance
+    1 / max(N, N') of a walk with independent steps; a wrong covariance costs precision, not validity, since the error
+    is that of the mean over runs. The other extrapolation leaves out c and all N below 2^12; by as much as the square
+    of the mean difference exceeds its own variance, it adds to the squared error. In six dimensions logarithms
+    multiply the powers: there the error is the least certain.
     """
     if seen.ndim != 2 or seen.shape[0] < 2 or np.count_nonzero(checkpoints >= 8 * _LEAST) < 3:
         raise ValueError(
@@ -229,8 +230,8 @@ def extrapolate(
         ratio = np.concatenate([ratio, (fewer / short).mean(axis=1)], axis=1)
         columns = np.concatenate([columns, fewer])
     drift = _DRIFT.get(dimension, 0.5)
-    runs = ratio @ _intercept(columns, covariance, _LEAST, (drift, 2 * drift))
-    others = ratio @ _intercept(columns, covariance, 8 * _LEAST, (drift,))
+    runs = ratio @ _intercept(columns, covariance, _LEAST, (drift, 2 * drift, 3 * drift))
+    others = ratio @ _intercept(columns, covariance, 4 * _LEAST, (drift, 2 * drift))
     n = runs.size
     variance = runs.var(ddof=1) / n
     excess = max(0.0, (others - runs).mean() ** 2 - (others - runs).var(ddof=1) / n)

@@ -61,7 +61,7 @@ def test_a_checkpoint_is_part_of_the_run_and_changes_nothing():
     ],
 )
 def test_thresholds_are_the_exact_and_the_published_ones(dimension, kind, neighbourhood, expected):
-    checkpoints = 2 ** np.arange(18)
+    checkpoints = 2 ** np.arange(19)
     seen = [
         threshold.invade(dimension, checkpoints, kind=kind, neighbourhood=neighbourhood, rng=rng)
         for rng in np.random.default_rng(5).spawn(10)
