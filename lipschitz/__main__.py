@@ -68,10 +68,11 @@ def _describe_certificate(summary: Mapping[str, Any]) -> str:
         "status": f"{summary['status']}: {_STATUS[summary['status']].format(**summary)}",
         "largest loss found": f"{summary['loss']:.10g} at t = {summary['t']:.10g}",
         "true loss there": f"at least {summary['lower_loss']:.10g}",
-        "true loss, 0 <= t <= " + f"{summary['covered']:.6g}": f"at most {summary['upper_loss']:.10g}",
-        "pieces": f"{summary['n_pieces']:,}",
-        "error of the logits": f"at most {summary['upper_error']:.2g}",
     }
+    if summary["covered"] > 0:
+        lines[f"true loss, 0 <= t <= {summary['covered']:.6g}"] = f"at most {summary['upper_loss']:.10g}"
+        lines["pieces"] = f"{summary['n_pieces']:,}"
+    lines["error of the logits"] = f"at most {summary['upper_error']:.2g}"
     return "\n".join(f"{name:26s} {text}" for name, text in lines.items())
 
 

@@ -91,8 +91,8 @@ def run_task(
         device=device,
         progress=progress,
     )
-    arrays = {name: np.asarray(getattr(found.maximum, name, None) or 0.0) for name in _VARIABLES}
-    arrays |= {"status": np.asarray(found.status), "reason": np.asarray(found.reason)}
+    known = {name: getattr(found if name in ("status", "reason") else found.maximum, name) for name in _VARIABLES}
+    arrays = {name: np.asarray(value) for name, value in known.items()}
     return arrays | {"point": found.maximum.point.cpu().numpy()}
 
 
