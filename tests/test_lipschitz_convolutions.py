@@ -21,14 +21,6 @@ NORMS = (1, 2, math.inf)
 LAPACK = 1e-13  # relative error of numpy's norms, at most
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
-
-
 def keywords(case):
     return {name: getattr(case, name) for name in ("input_shape", "stride", "padding", "dilation", "groups")}
 

@@ -13,14 +13,6 @@ from lipschitz import derivatives
 NORMS = (1, 2, math.inf)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def network(n_inputs, n_outputs, activation=nn.Tanh, seed=0):
     generator = torch.Generator().manual_seed(seed)
     model = nn.Sequential(nn.Linear(n_inputs, 12), activation(), nn.Linear(12, n_outputs)).double()

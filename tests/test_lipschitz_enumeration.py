@@ -21,14 +21,6 @@ from lipschitz.upper import upper_product
 NORMS = (1, 2, math.inf)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def network(weights, biases, activation=nn.ReLU):
     layers = []
     for weight, bias in zip(weights, biases, strict=True):

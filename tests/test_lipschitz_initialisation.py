@@ -16,15 +16,6 @@ from percolation import campaign
 SMALL = Settings(depths=(1, 3), widths=(5, 8), dimensions=(4,), input_dimension=6, n_networks=3, n_starts=4, n_steps=6)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Small batches: on a busy machine torch's threads would wait for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def seed_of(key):
     return campaign.seed_sequence(SMALL.seed, key)
 

@@ -20,15 +20,6 @@ NORMS = (1, 2, math.inf)
 NAMES = {pointwise.module: name for name, pointwise in fully_connected.POINTWISE.items()}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Small batches: on a busy machine torch's threads would wait for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 

@@ -19,14 +19,6 @@ from lipschitz.fully_connected import Erf, GaussianCdf, Sin
 from lipschitz.sdp import upper_lipsdp
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def stack(weights, activation=nn.ReLU):
     """The network of these matrices, without biases, an activation between two."""
     layers = []
