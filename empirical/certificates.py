@@ -7,15 +7,13 @@ all of its points, and set beside the largest of n equally spread samples.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
 from torch.nn import functional
 
 from empirical import models, untrained
@@ -72,7 +70,6 @@ def _run_pair(settings: Settings, pair: int, seed: np.random.SeedSequence, devic
     )
     network, _, found = untrained.connect_pair(how, pair, seed, device)
     target = untrained.class_of(pair)
-    exact = copy.deepcopy(network).double()
     prepared = stages.prepare(network, models.IMAGE_SHAPE, device=device)
     shape = (settings.max_rounds + 1, 2**settings.max_rounds)
     arrays = {name: np.full(shape, np.nan) for name in _OF_SEGMENTS}
@@ -81,26 +78,28 @@ def _run_pair(settings: Settings, pair: int, seed: np.random.SeedSequence, devic
         for j, (a, b) in enumerate(zip(path[:-1].double(), path[1:].double(), strict=True)):
             known = segment.maximise_segment(prepared, a, b, target, piece_budget=settings.piece_budget, device=device)
             for name in _OF_SEGMENTS:
-                arrays[name][i, j] = getattr(known, name, float(curve.peak_loss[j]))
+                arrays[name][i, j] = float(curve.peak_loss[j]) if name == "refined" else getattr(known, name)
             for k, n in enumerate(N_SAMPLES):
-                losses = _losses(exact, a, b, target, torch.linspace(0, 1, n, dtype=torch.float64))
+                losses = _losses(prepared, a, b, target, torch.linspace(0, 1, n, dtype=torch.float64))
                 arrays["sampled"][i, j, k] = float(losses.max())
     # Three spacings of the paper's 200 points around the largest loss of the straight path.
     where = float(arrays["t"][0, 0]) + torch.linspace(-1.5, 1.5, _ZOOM, dtype=torch.float64) / 199
     a, b = found.paths[0].double()
     arrays["zoom_t"] = where.numpy()
-    arrays["zoom_loss"] = _losses(exact, a, b, target, where).cpu().numpy()
+    arrays["zoom_loss"] = _losses(prepared, a, b, target, where).cpu().numpy()
     return arrays
 
 
-def _losses(exact: nn.Module, a: torch.Tensor, b: torch.Tensor, target: int, t: torch.Tensor) -> torch.Tensor:
+def _losses(
+    prepared: Sequence[stages.Stage], a: torch.Tensor, b: torch.Tensor, target: int, t: torch.Tensor
+) -> torch.Tensor:
     """Return the loss, in float64, at places on one segment."""
     found = []
     with torch.no_grad():
         for part in torch.split(t.to(a.device), 256):
             points = on_segments(a.expand(len(part), *a.shape), b.expand(len(part), *b.shape), part)
             targets = torch.full((len(part),), target, device=a.device)
-            found.append(functional.cross_entropy(exact(points), targets, reduction="none"))
+            found.append(functional.cross_entropy(stages.evaluate(prepared, points)[0], targets, reduction="none"))
     return torch.cat(found)
 
 

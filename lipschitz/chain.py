@@ -6,7 +6,6 @@ changes by a slope in [low, high] times the change of its input.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from lipschitz import factors, fully_connected, graph
+from lipschitz import factors, fully_connected, graph, norms
 
 _UNIT_ROUNDOFF = 2.0**-53
 
@@ -53,14 +52,14 @@ def read(model: nn.Module, input_shape: Sequence[int]) -> Chain:
             if weights:
                 slopes.append((low, high))
             else:
-                factor = _up(factor * float(np.maximum(-low, high).max()))
+                factor = norms.round_up(factor * float(np.maximum(-low, high).max()))
             weights.append(weight.to(torch.float64).numpy())
             low = high = np.ones(len(weight))
         elif step.kind not in ("input", "reshape", "identity", "shift"):
             low, high = _multiply(low, high, *_slopes(step))
     if not weights:
         raise ValueError("model must have a Linear layer, got none")
-    factor = _up(factor * float(np.maximum(-low, high).max()))
+    factor = norms.round_up(factor * float(np.maximum(-low, high).max()))
     return Chain(weights=weights, slopes=slopes, factor=factor)
 
 
@@ -120,7 +119,3 @@ def _multiply(
     corners = np.stack(np.broadcast_arrays(low * other_low, low * other_high, high * other_low, high * other_high))
     least, most = corners.min(axis=0), corners.max(axis=0)
     return least - 4.0 * _UNIT_ROUNDOFF * np.abs(least), most + 4.0 * _UNIT_ROUNDOFF * np.abs(most)
-
-
-def _up(value: float) -> float:
-    return math.nextafter(value, math.inf)

@@ -41,7 +41,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import scipy.linalg
 from torch import nn
 
 from lipschitz import sdp, upper
@@ -134,7 +133,7 @@ def _recur(weights: Sequence[np.ndarray], slopes: Sequence[_Slopes], shape: _Sha
         bound = shape(gram)
         bound = np.maximum(bound, 1e-12 * bound.max())  # rows of zeros
         roots = np.sqrt(bound)
-        bound = bound * _largest_eigenvalue(gram / np.outer(roots, roots))
+        bound = bound * sdp.largest_eigenvalue(gram / np.outer(roots, roots))
         bound *= 1.0 + 1e-9 * bool((low < 0.0).any())  # for c = 0, I + E G would be singular
         steepest = np.maximum(np.abs(low), np.abs(high))
         width = np.maximum(high - low, 1e-5 * np.maximum(steepest, 1e-5))
@@ -146,12 +145,7 @@ def _recur(weights: Sequence[np.ndarray], slopes: Sequence[_Slopes], shape: _Sha
         inverse = np.linalg.inv((block + block.T) / 2.0)
         multipliers.append((multiplier, -logarithm))
     last = weights[-1] @ inverse @ weights[-1].T
-    rho = logarithm + math.log(_largest_eigenvalue((last + last.T) / 2.0))
+    rho = logarithm + math.log(sdp.largest_eigenvalue((last + last.T) / 2.0))
     # M of the other module has rho I in its first block and the output's matrix as it is.
     found = [multiplier * math.exp(exponent + rho) for multiplier, exponent in multipliers]
     return rho, found
-
-
-def _largest_eigenvalue(matrix: np.ndarray) -> float:
-    last = len(matrix) - 1
-    return float(scipy.linalg.eigh(matrix, eigvals_only=True, subset_by_index=(last, last))[0])

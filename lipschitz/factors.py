@@ -116,12 +116,14 @@ def folds(steps: Sequence[graph.Step]) -> dict[int, int]:
     for place, step in enumerate(steps):
         if step.kind == "batch_norm":
             before = step.inputs[0]
-            has_channels = steps[before].kind == "convolution" or (
-                steps[before].kind == "linear" and len(steps[before].shape) == 1
-            )
-            if has_channels and n_readers[before] == 1:
+            if has_channels(steps[before]) and n_readers[before] == 1:
                 found[place] = before
     return found
+
+
+def has_channels(step: graph.Step) -> bool:
+    """Return whether a step is a convolution or a Linear of vectors, so that its rows are channels of its output."""
+    return step.kind == "convolution" or (step.kind == "linear" and len(step.shape) == 1)
 
 
 def count_readers(steps: Sequence[graph.Step]) -> list[int]:

@@ -100,11 +100,11 @@ def _weigh(
         if place in slopes:
             layer = folds.get(source, source)
             constants[place] = float(slopes[place].max())
-            if n_readers[source] == 1 and _has_channels(steps[layer]):
+            if n_readers[source] == 1 and factors.has_channels(steps[layer]):
                 here = _by_channel(slopes[place])
                 rows[layer] = here if layer not in rows else torch.nextafter(rows[layer] * here, _INFINITY)
                 constants[place] = 1.0
-        if _has_channels(step) and len(steps[source].shape) == len(step.shape):
+        if factors.has_channels(step) and len(steps[source].shape) == len(step.shape):
             here = _by_channel(moving[source])
             if not bool(here.all()):
                 columns[place] = here
@@ -130,10 +130,6 @@ def _moving(
             moves = graph.apply(step, read) != 0.0
         found.append(moves.to(torch.float64))
     return found
-
-
-def _has_channels(step: graph.Step) -> bool:
-    return step.kind == "convolution" or (step.kind == "linear" and len(step.shape) == 1)
 
 
 def _by_channel(values: torch.Tensor) -> torch.Tensor:

@@ -122,7 +122,7 @@ def bound_norm(matrix: ArrayLike, *, norm: float = 2, tolerance: float = 1e-8, m
     try:
         lower, upper = math.ldexp(lower, exponent), math.ldexp(upper, exponent)
         if upper > 0.0:  # the shift is exact, except into the subnormal numbers
-            lower, upper = max(0.0, _down(lower)), _up(upper)
+            lower, upper = max(0.0, _down(lower)), round_up(upper)
     except OverflowError:
         upper = math.inf
     if math.isinf(upper):
@@ -139,7 +139,7 @@ def check_norm(norm: float) -> None:
 
 def gamma(n: int) -> float:
     """Return n u / (1 - n u), u = 2^-53: the relative rounding of a sum of n products, at most."""
-    return _up(n * _UNIT_ROUNDOFF / (1.0 - n * _UNIT_ROUNDOFF))
+    return round_up(n * _UNIT_ROUNDOFF / (1.0 - n * _UNIT_ROUNDOFF))
 
 
 def _checked(matrix: ArrayLike) -> np.ndarray:
@@ -167,12 +167,12 @@ def _bound_spectral(matrix: np.ndarray, tolerance: float, max_squarings: int) ->
     while True:
         upper = min(_upper_frobenius(gram), _upper_sums(gram))
         for rounding, exponent in reversed(steps):
-            upper = _up(math.sqrt(_up(math.ldexp(upper, exponent) + rounding)))
+            upper = round_up(math.sqrt(round_up(math.ldexp(upper, exponent) + rounding)))
         best_lower = max(best_lower, _lower_stretch(matrix, gram))
         best_upper = min(best_upper, upper)
         if best_upper - best_lower <= tolerance * best_upper or len(steps) == max_squarings:
             return best_lower, best_upper
-        rounding = _up(_up(gamma(gram.shape[1]) * _up(_upper_frobenius(gram) ** 2)))
+        rounding = round_up(round_up(gamma(gram.shape[1]) * round_up(_upper_frobenius(gram) ** 2)))
         gram, exponent = _scale(gram @ gram.T)
         steps.append((rounding, exponent))
 
@@ -182,26 +182,27 @@ def _lower_stretch(matrix: np.ndarray, gram: np.ndarray) -> float:
     column = gram[:, np.argmax(np.einsum("ij,ij->j", gram, gram))]
     image = matrix.T @ column
     stretch = float(np.linalg.norm(image) / np.linalg.norm(column)) * (1.0 - gamma(image.size + column.size + 8))
-    return max(0.0, _down(stretch - _up(gamma(column.size) * _upper_frobenius(matrix))))
+    return max(0.0, _down(stretch - round_up(gamma(column.size) * _upper_frobenius(matrix))))
 
 
 def _upper_frobenius(matrix: np.ndarray) -> float:
-    return _up(float(np.linalg.norm(matrix)) * (1.0 + gamma(matrix.size + 3)))
+    return round_up(float(np.linalg.norm(matrix)) * (1.0 + gamma(matrix.size + 3)))
 
 
 def _upper_sums(matrix: np.ndarray) -> float:
     """Return the geometric mean of the 1- and the inf-norm, rounded up; it is never below the 2-norm."""
-    return _up(math.sqrt(_up(_bound_sums(matrix, axis=0)[1] * _bound_sums(matrix, axis=1)[1])))
+    return round_up(math.sqrt(round_up(_bound_sums(matrix, axis=0)[1] * _bound_sums(matrix, axis=1)[1])))
 
 
 def _bound_sums(matrix: np.ndarray, axis: int) -> tuple[float, float]:
     """Return (lower, upper) of the largest absolute sum along ``axis``."""
     largest = float(np.abs(matrix).sum(axis=axis).max())
     margin = gamma(matrix.shape[axis] + 2)
-    return _down(largest * (1.0 - margin)), _up(largest * (1.0 + margin))
+    return _down(largest * (1.0 - margin)), round_up(largest * (1.0 + margin))
 
 
-def _up(value: float) -> float:
+def round_up(value: float) -> float:
+    """Return the next larger float64."""
     return math.nextafter(value, math.inf)
 
 

@@ -112,7 +112,7 @@ def scale_numbers(steps: Sequence[graph.Step]) -> list[np.ndarray]:
             pairs.append(np.stack([read[0], read[-1]]))
         elif step.kind == "reshape" and len(step.shape) == 1 and len(here) % len(read[0]) == 0:
             here = np.repeat(read[0], len(here) // len(read[0]))
-        elif step.kind == "convolution" or (step.kind == "linear" and len(step.shape) == 1):
+        elif factors.has_channels(step):
             here = np.arange(n_scales, n_scales + n_channels)
             n_scales += n_channels
         else:

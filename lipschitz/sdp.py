@@ -131,6 +131,7 @@ def upper_lipsdp(
 
     Examples
     --------
+    >>> import torch
     >>> model = nn.Sequential(nn.Linear(1, 2, dtype=torch.float64), nn.ReLU(), nn.Linear(2, 1, dtype=torch.float64))
     >>> _ = model[0].weight.data.copy_(torch.tensor([[1.0], [-1.0]])), model[2].weight.data.fill_(1.0)
     >>> bound = upper_lipsdp(model, (1,))  # of |x|; the product bound is 2
@@ -150,7 +151,7 @@ def upper_lipsdp(
             weights[0] = _triangle_above(weights[0])
         multipliers, primal, n_sweeps = _solve(weights, network.slopes, tolerance, max_sweeps)
         rho, multipliers = _repair(weights, network.slopes, multipliers)
-        gap = max(0.0, 1.0 - primal / _up(math.sqrt(rho)))
+        gap = max(0.0, 1.0 - primal / norms.round_up(math.sqrt(rho)))
         value = _finish(rho, exponent, network.factor)
         with np.errstate(over="ignore"):
             multipliers = [np.ldexp(part, 2 * share) for part, share in zip(multipliers, shares, strict=True)]
@@ -195,7 +196,7 @@ def bound_by_multipliers(
 def _finish(rho: float, exponent: int, factor: float) -> float:
     """Return the bound of the network from that of the balanced one, rounded up."""
     try:
-        return _up(_up(math.ldexp(_up(math.sqrt(rho)), exponent)) * factor)
+        return norms.round_up(norms.round_up(math.ldexp(norms.round_up(math.sqrt(rho)), exponent)) * factor)
     except OverflowError:
         return math.inf
 
@@ -289,7 +290,7 @@ def _eliminate(
         multiplier = np.maximum(given, floor)
         roots = np.sqrt(multiplier)
         relative = cost / np.outer(roots, roots)
-        largest = _largest_eigenvalue(relative)
+        largest = largest_eigenvalue(relative)
         if largest >= 2.0 * (1.0 - _ROOMS[0]):  # 2 T - P must be positive definite
             is_raised = True
             factor = 0.5 * largest * (1.0 + room)
@@ -299,10 +300,11 @@ def _eliminate(
         triangle = scipy.linalg.cholesky(2.0 * np.eye(len(cost)) - relative, lower=True)
         half = scipy.linalg.solve_triangular(triangle, ((low + high) * roots)[:, None] * weight, lower=True)
         cost = half.T @ half - weight.T @ ((2.0 * low * high * multiplier)[:, None] * weight)
-    return math.sqrt(max(0.0, _largest_eigenvalue(cost))), raised[::-1], is_raised
+    return math.sqrt(max(0.0, largest_eigenvalue(cost))), raised[::-1], is_raised
 
 
-def _largest_eigenvalue(matrix: np.ndarray) -> float:
+def largest_eigenvalue(matrix: np.ndarray) -> float:
+    """Return the largest eigenvalue of a symmetric matrix, as computed: no bound."""
     last = len(matrix) - 1
     return float(scipy.linalg.eigh(matrix, eigvals_only=True, subset_by_index=(last, last))[0])
 
@@ -384,7 +386,3 @@ def _triangle_above(matrix: np.ndarray) -> np.ndarray:
     gram[np.diag_indices(len(gram))] += 2.0 * errors + 4.0 * norms.gamma(len(gram) + 16) * len(gram)
     factor: np.ndarray = scipy.linalg.cholesky(gram, lower=True)
     return factor / scales[:, None]
-
-
-def _up(value: float) -> float:
-    return math.nextafter(value, math.inf)

@@ -32,8 +32,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lipschitz import convolutions, graph, norms, pooling
-from lipschitz.fully_connected import POINTWISE, Erf, GaussianCdf, Sin
+from lipschitz import convolutions, factors, graph, norms, pooling
+from lipschitz.fully_connected import Erf, GaussianCdf, Sin
 
 OUTWARD = 1.0 + 2.0**-28
 """Factor that covers the rounding of a few scalar operations, and of a norm of up to 16 million entries."""
@@ -52,7 +52,6 @@ _UPPER_CURVATURE: dict[type[nn.Module], float] = {
     GaussianCdf: 0.242,
     Sin: 1.0,
 }
-_SLOPES = {pointwise.module: pointwise.upper_slope for pointwise in POINTWISE.values()}
 
 Kind = Literal["input", "map", "concatenate", "relu", "max_pool", "smooth"]
 
@@ -204,7 +203,7 @@ def _stage(
                 **same,
                 kind="relu",
                 run=lambda values: functional.leaky_relu(values[0], slope) if slope else functional.relu(values[0]),
-                upper_slope=max(1.0, abs(slope)),
+                upper_slope=factors.upper_slope(step),
                 rounding_out=unit if slope else 0.0,
                 bend=abs(1.0 - slope) * OUTWARD,
             )
@@ -213,7 +212,7 @@ def _stage(
                 **same,
                 kind="smooth",
                 run=lambda values: layer(values[0]),
-                upper_slope=_SLOPES[type(layer)],
+                upper_slope=factors.upper_slope(step),
                 rounding=16.0 * unit * math.sqrt(math.prod(step.shape)) * OUTWARD,
                 bend=_UPPER_CURVATURE[type(layer)],
             )
