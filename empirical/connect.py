@@ -1,7 +1,7 @@
 """Bypassing a barrier, and doing it again until the whole path is low (Section 4, Apps. A and B, Fig. 6).
 
-The highest point B of a segment AC is optimised to B', within the hyperplane through B orthogonal to AC, until its
-cross-entropy is below a threshold; the path then goes A, B', C. A round does this to every segment whose highest loss
+The highest point B of a segment AC is optimised to B', as a rule within the hyperplane through B orthogonal to AC, until
+its cross-entropy is below a threshold; the path then goes A, B', C. A round does this to every segment whose highest loss
 is above delta: the first gives the secondary path of two segments, the second the tertiary one of at most four. The
 segments of all pairs that share a network are optimised in one batch.
 """
@@ -14,23 +14,28 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from empirical.models import Precision
 from empirical.paths import Curve, loss_curves, on_segments
-from empirical.synthesis import optimise_inputs
+from empirical.synthesis import Projection, optimise_inputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
     """How one pair was connected: a path and its loss curve for each round, the straight segment first.
 
-    ``n_converged`` of the ``n_bypasses`` optimised points reached the threshold, at a cost of ``n_gradients``
-    gradients. ``is_connected`` says that no loss found on the last path is above delta.
+    ``parents[k]`` holds, for each segment of round k, the number of the segment of round k - 1 that it is or was split
+    from; -1 for the straight one. ``n_converged`` of the ``n_bypasses`` optimised points reached the threshold, at a
+    cost of ``n_gradients`` gradients; ``n_evaluations`` counts the points of the loss curves. ``is_connected`` says
+    that no loss found on the last path is above delta.
     """
 
     paths: tuple[torch.Tensor, ...]
     curves: tuple[Curve, ...]
+    parents: tuple[tuple[int, ...], ...]
     n_bypasses: int
     n_converged: int
     n_gradients: int
+    n_evaluations: int
     is_connected: bool
 
 
@@ -47,7 +52,9 @@ def connect(
     learning_rate: float = 0.05,
     mse: float = 0.1,
     high_frequency: float = 0.0,
+    projection: Projection | None = "step",
     n_points: int = 200,
+    precision: Precision = "float32",
 ) -> list[Connection]:
     """Connect each start with its end by a path whose loss is at most ``delta``.
 
@@ -69,8 +76,13 @@ def connect(
         Of Adam, for each bypass point.
     mse, high_frequency : float
         Weights of mean((B' - B)^2) and of the total variation of B' - B.
+    projection : str or None
+        How B' is kept orthogonal to AC: ``"step"``, exactly; ``"gradient"``, as the authors' code does for images, which
+        does not hold it; None, not at all, as it does for untrained networks. See ``synthesis.optimise_inputs``.
     n_points : int
         Points of a loss curve; at least 2 for each of up to 2^max_rounds segments.
+    precision : str
+        Of the bypass's gradients; losses are float32.
 
     Returns
     -------
@@ -91,6 +103,7 @@ def connect(
         raise ValueError(f"threshold must be below delta = {delta}, got {threshold}")
     paths = [[torch.stack(ends_of_pair)] for ends_of_pair in zip(starts, ends, strict=True)]
     curves = [[curve] for curve in loss_curves(network, [path[0] for path in paths], targets, n_points=n_points)]
+    parents: list[list[tuple[int, ...]]] = [[(-1,)] for _ in paths]
     n_bypasses, n_converged, n_gradients = ([0] * len(paths) for _ in range(3))
 
     for _ in range(max_rounds):
@@ -112,7 +125,9 @@ def connect(
             high_frequency=torch.full((len(work),), high_frequency),
             mse=mse,
             anchors=b,
-            normals=c - a,
+            normals=None if projection is None else c - a,
+            projection=projection or "step",
+            precision=precision,
         )
         for i, pair in enumerate(pairs):
             n_bypasses[pair] += 1
@@ -121,6 +136,7 @@ def connect(
         busy = sorted(set(pairs))
         for pair in busy:
             new = {segment: bypass.inputs[i] for i, (owner, segment) in enumerate(work) if owner == pair}
+            parents[pair].append(tuple(i for i in range(len(paths[pair][-1]) - 1) for _ in range(1 + (i in new))))
             paths[pair].append(_insert(paths[pair][-1], new))
         longer = [paths[pair][-1] for pair in busy]
         for pair, curve in zip(busy, loss_curves(network, longer, targets[busy], n_points=n_points), strict=True):
@@ -130,9 +146,11 @@ def connect(
         Connection(
             paths=tuple(paths[pair]),
             curves=tuple(curves[pair]),
+            parents=tuple(parents[pair]),
             n_bypasses=n_bypasses[pair],
             n_converged=n_converged[pair],
             n_gradients=n_gradients[pair],
+            n_evaluations=sum(curve.n_evaluations for curve in curves[pair]),
             is_connected=curves[pair][-1].barrier <= delta,
         )
         for pair in range(len(paths))

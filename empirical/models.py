@@ -12,21 +12,30 @@ import contextlib
 import copy
 import math
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from torchvision.models import resnet18
+from torchvision.models.resnet import BasicBlock, ResNet
 
 N_CLASSES = 10
 IMAGE_SHAPE = (3, 32, 32)
 
 Network = Literal["resnet18", "resnet18_cifar", "convnet"]
+Precision = Literal["float32", "bfloat16"]
 
 
-def build(name: Network, *, generator: torch.Generator, device: str | torch.device = "cpu") -> nn.Module:
+def build(
+    name: Network,
+    *,
+    generator: torch.Generator,
+    width: int = 64,
+    blocks: int = 2,
+    gain: float = 1.0,
+    device: str | torch.device = "cpu",
+) -> nn.Module:
     """Return the untrained network ``name`` in evaluation mode.
 
     Parameters
@@ -34,9 +43,15 @@ def build(name: Network, *, generator: torch.Generator, device: str | torch.devi
     name : str
         ``"resnet18"``: torchvision's form with 10 outputs, its 7x7 stem of stride 2 and its max-pool kept (Figs. 6, 9
         and 10 in the authors' code); ``"resnet18_cifar"``: a 3x3 stem of stride 1 and no max-pool (Fig. 12);
-        ``"convnet"``: three small convolutions, for tests and quick looks.
+        ``"convnet"``: three small convolutions, for images of 32x32, for tests and quick looks.
     generator : torch.Generator
         On the CPU; advanced by one draw for each weight.
+    width : int
+        Channels of a ResNet's first stage, doubled in each of the next three. 64 is ResNet18.
+    blocks : int
+        Basic blocks, of two convolutions, in each of a ResNet's four stages. 2 is ResNet18.
+    gain : float
+        Factor on the standard deviation of the convolutions' weights.
     device : str or torch.device
         Where the network is to live.
 
@@ -48,26 +63,44 @@ def build(name: Network, *, generator: torch.Generator, device: str | torch.devi
     Raises
     ------
     ValueError
-        If the name is not known.
+        If the name is not known, or a convnet is asked for in another width or depth than its own.
     """
     with torch.device("meta"):
-        network = _layout(name)
+        network = _layout(name, width, blocks)
     network.to_empty(device="cpu")
     for module in network.modules():
-        _initialise(module, generator)
+        _initialise(module, generator, gain)
     return network.eval().to(device)
 
 
-def _layout(name: str) -> nn.Module:
+class _ResNet(ResNet):
+    """torchvision's ResNet of basic blocks in another width."""
+
+    def __init__(self, width: int, blocks: int) -> None:
+        self.width = width
+        super().__init__(BasicBlock, [blocks] * 4, num_classes=N_CLASSES)
+        self.conv1 = nn.Conv2d(3, width, kernel_size=7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.fc = nn.Linear(8 * width, N_CLASSES)
+
+    def _make_layer(self, block: Any, planes: int, blocks: int, *arguments: Any, **options: Any) -> nn.Sequential:
+        if planes == 64:
+            self.inplanes = self.width
+        return super()._make_layer(block, planes * self.width // 64, blocks, *arguments, **options)
+
+
+def _layout(name: str, width: int, blocks: int) -> nn.Module:
     if name == "convnet":
+        if (width, blocks) != (64, 2):
+            raise ValueError(f"width and blocks must be left at 64 and 2 for a convnet, got {width} and {blocks}")
         return nn.Sequential(
             *_convolution(3, 16), *_convolution(16, 32), *_convolution(32, 64), nn.Flatten(), nn.Linear(1024, N_CLASSES)
         )
     if name not in ("resnet18", "resnet18_cifar"):
         raise ValueError(f"network must be one of resnet18, resnet18_cifar, convnet, got {name}")
-    network: nn.Module = resnet18(num_classes=N_CLASSES)
+    network = _ResNet(width, blocks)
     if name == "resnet18_cifar":
-        network.conv1 = nn.Conv2d(3, 64, kernel_size=3, padding=1, bias=False)
+        network.conv1 = nn.Conv2d(3, width, kernel_size=3, padding=1, bias=False)
         network.maxpool = nn.Identity()
     return network
 
@@ -76,10 +109,12 @@ def _convolution(n_in: int, n_out: int) -> tuple[nn.Module, ...]:
     return nn.Conv2d(n_in, n_out, kernel_size=3, stride=2, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU()
 
 
-def _initialise(module: nn.Module, generator: torch.Generator) -> None:
-    """Fill the module's own parameters and buffers as torchvision's ResNet does."""
+def _initialise(module: nn.Module, generator: torch.Generator, gain: float) -> None:
+    """Fill the module's own parameters and buffers as torchvision's ResNet does, but for the gain."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        with torch.no_grad():
+            module.weight *= gain
     elif isinstance(module, nn.BatchNorm2d):
         module.reset_parameters()
     elif isinstance(module, nn.Linear):
@@ -124,26 +159,45 @@ def frozen(network: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
-def with_matrices(network: nn.Module, images: torch.Tensor) -> nn.Module:
-    """Return the network with each convolution that puts out a single pixel as the matrix that it then is.
+def for_gradients(
+    network: nn.Module, images: torch.Tensor, *, precision: Precision
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a faster way from images like ``images``, on their device, to the float32 logits of a frozen network.
 
-    A 3x3 kernel on one pixel and its padding multiplies zeros with eight ninths of its weights. Leaving them out
+    With ``"float32"`` they differ from the network's own by rounding only; with ``"bfloat16"`` by half a percent, in a
+    third to two thirds of the time: autocast, with the channels of a pixel side by side in memory.
+    """
+    faster = with_matrices(network, images)
+    if precision == "float32":
+        return faster
+    if faster is network:
+        faster = copy.deepcopy(network)
+    faster = faster.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def logits(x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            found: torch.Tensor = faster(x.contiguous(memory_format=torch.channels_last))
+        return found.float()
+
+    return logits
+
+
+def with_matrices(network: nn.Module, images: torch.Tensor) -> nn.Module:
+    """Return the network with each convolution whose kernel is no smaller than its input as the matrix that it is.
+
+    A 3x3 kernel on 1x1 or 2x2 pixels and their padding multiplies zeros with most of its weights. Leaving them out
     changes rounding only, and an optimisation step of a ResNet18 on 32x32 images takes two thirds of the time
     (measured on a CPU, 2 to 20 images). If anything changes it is a copy, which does not follow ``network`` any more.
     """
-    shapes: dict[str, tuple[torch.Size, torch.Size]] = {}
+    shapes: dict[str, torch.Size] = {}
 
     def note(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
-        return lambda _module, arguments, output: shapes.update({name: (arguments[0].shape, output.shape)})
+        return lambda _module, arguments, _output: shapes.update({name: arguments[0].shape[1:]})
 
     plain = {
         name: module
         for name, module in network.named_modules()
-        if isinstance(module, nn.Conv2d)
-        and module.groups == 1
-        and module.dilation == (1, 1)
-        and module.padding_mode == "zeros"
-        and not isinstance(module.padding, str)
+        if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros" and math.prod(module.kernel_size) > 1
     }
     handles = [module.register_forward_hook(note(name)) for name, module in plain.items()]
     try:
@@ -152,30 +206,32 @@ def with_matrices(network: nn.Module, images: torch.Tensor) -> nn.Module:
     finally:
         for handle in handles:
             handle.remove()
-    single = {name: before for name, (before, after) in shapes.items() if tuple(after[2:]) == (1, 1)}
-    if not single:
+    small = {name: shape for name, shape in shapes.items() if shape[1:].numel() <= math.prod(plain[name].kernel_size)}
+    if not small:
         return network
     faster = copy.deepcopy(network)
-    for name, before in single.items():
-        faster.set_submodule(name, _Matrix(plain[name], height=before[2], width=before[3]))
+    for name, shape in small.items():
+        faster.set_submodule(name, _Matrix(plain[name], shape))
     return faster
 
 
 class _Matrix(nn.Module):
-    """A convolution with one output pixel: the part of the kernel that meets the image, not its padding."""
+    """A convolution of inputs (n, *shape) as a matrix: what it makes of each of their basis vectors."""
 
     matrix: torch.Tensor
     bias: torch.Tensor | None
 
-    def __init__(self, convolution: nn.Conv2d, *, height: int, width: int) -> None:
+    def __init__(self, convolution: nn.Conv2d, shape: torch.Size) -> None:
         super().__init__()
-        top, left = (int(side) for side in convolution.padding)
-        kernel = convolution.weight.detach()[:, :, top : top + height, left : left + width]
-        self.seen = kernel.shape[2:]
-        self.register_buffer("matrix", kernel.flatten(1).contiguous())
-        self.register_buffer("bias", None if convolution.bias is None else convolution.bias.detach())
+        weight = convolution.weight.detach()
+        basis = torch.eye(shape.numel(), dtype=weight.dtype, device=weight.device).unflatten(1, shape)
+        how = {name: getattr(convolution, name) for name in ("stride", "padding", "dilation", "groups")}
+        columns = functional.conv2d(basis, weight, **how)
+        self.shape = columns.shape[1:]
+        self.register_buffer("matrix", columns.flatten(1).T.contiguous())
+        bias = convolution.bias
+        self.register_buffer("bias", None if bias is None else bias.detach().repeat_interleave(self.shape[1:].numel()))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return (n, c, 1, 1)."""
-        rows, columns = self.seen
-        return functional.linear(images[:, :, :rows, :columns].flatten(1), self.matrix, self.bias)[:, :, None, None]
+        """Return (n, *self.shape)."""
+        return functional.linear(images.flatten(1), self.matrix, self.bias).unflatten(1, self.shape)

@@ -17,7 +17,8 @@ from torch.nn import functional
 from empirical.models import frozen
 
 _CHUNK = 256  # points in one forward pass
-_N_FINE = 15  # points of the second, finer grid around the highest point of a segment
+_N_FINE = 15  # points of each finer grid around the highest point of a segment
+_MOST_GRIDS = 6  # finer grids, each an eighth as wide as the last
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +27,12 @@ class Curve:
 
     ``alpha`` and ``loss``, (n_points,), are the grid; ``stop_alpha``, (n_stops,), is where the stops lie.
     ``peak_loss`` and ``peak_position``, (n_segments,), are the highest loss found on each segment and where on it, in
-    [0, 1]: the grid's, refined by a second grid between the neighbours of its highest point. They are lower bounds of
+    [0, 1]: the grid's, refined by finer grids between the neighbours of the highest point. They are lower bounds of
     the true maximum. ``barrier`` is the highest of them, at ``barrier_alpha``; ``gap`` is the barrier less the higher
-    of the losses at the two ends; ``length_ratio`` is the path's length over the distance of its ends, at least 1.
+    of the losses at the two ends; ``mean`` is the loss averaged over the path's length (trapezoids of the grid).
+    ``length_ratio`` is the path's length over the distance of its ends, at least 1; ``deviation`` the largest distance
+    of a point of the path from the straight segment between its ends, over their distance. ``n_evaluations`` counts
+    the points at which the network was evaluated.
     """
 
     alpha: torch.Tensor
@@ -39,11 +43,19 @@ class Curve:
     barrier: float
     barrier_alpha: float
     gap: float
+    mean: float
     length_ratio: float
+    deviation: float
+    n_evaluations: int
 
 
 def loss_curves(
-    network: nn.Module, paths: Sequence[torch.Tensor], targets: torch.Tensor, *, n_points: int = 200
+    network: nn.Module,
+    paths: Sequence[torch.Tensor],
+    targets: torch.Tensor,
+    *,
+    n_points: int = 200,
+    tolerance: float = 1e-4,
 ) -> list[Curve]:
     """Return the loss along each path.
 
@@ -59,6 +71,9 @@ def loss_curves(
         Points a path, shared out equally among its segments (the first ones get what is left over); those of a
         segment are equally spread and include both its ends, so that an inner stop appears twice. At least 2 a
         segment. The paper takes 200.
+    tolerance : float
+        The highest point of a segment is settled when a grid eight times finer raises its loss by no more than this
+        share of it.
 
     Returns
     -------
@@ -82,16 +97,13 @@ def loss_curves(
     grids = [torch.linspace(0, 1, size) for size in sizes]
     losses = _losses(network, starts, ends, classes, grids)
 
-    finer = [_between(grid, int(loss.argmax())) for grid, loss in zip(grids, losses, strict=True)]
-    fine = _losses(network, starts, ends, classes, finer)
+    peaks = _peaks(network, starts, ends, classes, grids, losses, tolerance)
 
     curves = []
     first = 0
     for stops in paths:
         last = first + len(stops) - 1
-        both = [(torch.cat([grids[i], finer[i]]), torch.cat([losses[i], fine[i]])) for i in range(first, last)]
-        peaks = [_highest(positions, found) for positions, found in both]
-        curves.append(_curve(stops, grids[first:last], losses[first:last], peaks))
+        curves.append(_curve(stops, grids[first:last], losses[first:last], peaks[first:last]))
         first = last
     return curves
 
@@ -106,15 +118,50 @@ def _shares(n_points: int, n_segments: int) -> list[int]:
     return [n_points // n_segments + (i < n_points % n_segments) for i in range(n_segments)]
 
 
-def _between(grid: torch.Tensor, peak: int) -> torch.Tensor:
-    """Return the finer grid between the neighbours of the point ``peak``."""
-    low, high = float(grid[max(peak - 1, 0)]), float(grid[min(peak + 1, len(grid) - 1)])
-    return torch.linspace(low, high, _N_FINE + 2)[1:-1]
+@dataclass(slots=True)
+class _Peak:
+    """The highest point of a segment so far, and the spacing of the grid that it was found on."""
+
+    loss: float
+    position: float
+    spacing: float
+    n_evaluations: int
 
 
-def _highest(positions: torch.Tensor, losses: torch.Tensor) -> tuple[float, float]:
-    peak = int(losses.argmax())
-    return float(losses[peak]), float(positions[peak])
+def _peaks(
+    network: nn.Module,
+    starts: torch.Tensor,
+    ends: torch.Tensor,
+    classes: torch.Tensor,
+    grids: Sequence[torch.Tensor],
+    losses: Sequence[torch.Tensor],
+    tolerance: float,
+) -> list[_Peak]:
+    """Refine the highest point of every segment, those that are not settled yet in one batch."""
+    peaks = []
+    for grid, found in zip(grids, losses, strict=True):
+        top = int(found.argmax())
+        peaks.append(_Peak(float(found[top]), float(grid[top]), 1 / (len(grid) - 1), len(grid)))
+    rough = list(range(len(peaks)))
+    for _ in range(_MOST_GRIDS):
+        if not rough:
+            break
+        finer = []
+        for i in rough:
+            low, high = max(peaks[i].position - peaks[i].spacing, 0), min(peaks[i].position + peaks[i].spacing, 1)
+            finer.append(torch.linspace(low, high, _N_FINE + 2)[1:-1])
+        higher = _losses(network, starts[rough], ends[rough], classes[rough], finer)
+        rougher = []
+        for i, grid, found in zip(rough, finer, higher, strict=True):
+            top = int(found.argmax())
+            if float(found[top]) > (1 + tolerance) * peaks[i].loss:
+                rougher.append(i)
+            if float(found[top]) > peaks[i].loss:
+                peaks[i].loss, peaks[i].position = float(found[top]), float(grid[top])
+            peaks[i].spacing = float(grid[1] - grid[0])
+            peaks[i].n_evaluations += _N_FINE
+        rough = rougher
+    return peaks
 
 
 def _losses(
@@ -139,7 +186,7 @@ def _curve(
     stops: torch.Tensor,
     grids: Sequence[torch.Tensor],
     losses: Sequence[torch.Tensor],
-    peaks: Sequence[tuple[float, float]],
+    peaks: Sequence[_Peak],
 ) -> Curve:
     exact = stops.cpu().double().flatten(1)
     lengths = exact.diff(dim=0).norm(dim=1)
@@ -150,17 +197,29 @@ def _curve(
     stop_alpha[-1] = 1.0
     alpha = torch.cat([a + grid * (b - a) for a, b, grid in zip(stop_alpha[:-1], stop_alpha[1:], grids, strict=True)])
     loss = torch.cat(list(losses))
-    top = max(range(len(peaks)), key=lambda i: peaks[i][0])
-    barrier, position = peaks[top]
+    top = max(range(len(peaks)), key=lambda i: peaks[i].loss)
+    barrier, position = peaks[top].loss, peaks[top].position
     a, b = float(stop_alpha[top]), float(stop_alpha[top + 1])
     return Curve(
         alpha=alpha,
         loss=loss,
         stop_alpha=stop_alpha,
-        peak_loss=torch.tensor([peak for peak, _ in peaks]),
-        peak_position=torch.tensor([where for _, where in peaks]),
+        peak_loss=torch.tensor([peak.loss for peak in peaks]),
+        peak_position=torch.tensor([peak.position for peak in peaks]),
         barrier=barrier,
         barrier_alpha=a + position * (b - a),
         gap=barrier - max(float(loss[0]), float(loss[-1])),
+        mean=float(torch.trapezoid(loss.double(), alpha.double())),
         length_ratio=total / distance if distance > 0 else 1.0,
+        deviation=_deviation(exact, distance),
+        n_evaluations=sum(peak.n_evaluations for peak in peaks),
     )
+
+
+def _deviation(stops: torch.Tensor, distance: float) -> float:
+    """Return the largest distance from the segment between the ends over its length; it is attained at a stop."""
+    if distance == 0:
+        return 0.0
+    straight = stops[-1] - stops[0]
+    share = ((stops - stops[0]) @ straight / distance**2).clamp(0, 1)
+    return float((stops - stops[0] - share[:, None] * straight).norm(dim=1).max()) / distance
