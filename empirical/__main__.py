@@ -8,31 +8,49 @@ from typing import Any
 from empirical import evolution, untrained
 from percolation.commandline import Command, main, table
 
+_NAMES = ("primary", "secondary", "tertiary")
+
 
 def _describe_untrained(summary: Mapping[str, Any]) -> str:
-    columns = {"pair": "pair", "class": "class"}
     rows = []
-    for pair in summary["pairs"]:
-        row = {key: pair[key] for key in ("pair", "class", "n_segments", "length_ratio", "is_connected")}
-        row["iterations"] = " ".join(
-            f"{steps}{'' if done else '*'}" for steps, done in zip(pair["iterations"], pair["converged"], strict=True)
+    for found in summary["rounds"]:
+        connected, sound = found["connected"], found["connected_converged"]
+        rows.append(
+            {
+                "path": _NAMES[found["round"]] if found["round"] < len(_NAMES) else f"round {found['round']}",
+                "n_paths": found["n_paths"],
+                **dict(zip(("q1", "q2", "q3"), found["barrier_quartiles"], strict=True)),
+                "connected": f"{connected['n']} of {connected['of']}",
+                "interval": f"{connected['low']:.3f} to {connected['high']:.3f}",
+                "sound": f"{sound['n']} of {sound['of']}",
+            }
         )
-        row |= {f"barrier_{i}": barrier for i, barrier in enumerate(pair["barriers"])}
-        rows.append(row)
-    columns["iterations"] = "iterations A, C"
-    names = ("primary", "secondary", "tertiary")
-    for i in range(len(summary["rounds"])):
-        columns[f"barrier_{i}"] = names[i] if i < len(names) else f"round {i}"
-    columns |= {"n_segments": "segments", "length_ratio": "length", "is_connected": "connected"}
+    columns = {
+        "path": "path",
+        "n_paths": "paths",
+        "q1": "barrier, quartile",
+        "q2": "median",
+        "q3": "quartile",
+        "connected": "connected by then",
+        "interval": "95 % (Wilson)",
+        "sound": "of converged ends",
+    }
+    n_pairs = summary["n_pairs"]
+    ends = ", ".join(
+        f"{end}: {n} of {n_pairs} reached it, median {summary['iterations_median'][end]:g} steps"
+        for end, n in summary["converged"].items()
+    )
     return "\n".join(
         [
             f"Untrained {summary['network']}: highest loss on the path by round of bypassing, in nats",
             "",
             table(rows, columns),
             "",
-            f"{summary['n_connected']} of {summary['n_pairs']} pairs connected: loss at most {summary['delta']:g}"
+            f"{n_pairs} pairs, {summary['n_networks']} network(s); connected: loss at most {summary['delta']:g}"
             " everywhere on the path, as sampled",
-            f"* the input did not reach the threshold {summary['threshold']:g}; length: over the distance of the ends",
+            f"ends optimised to {summary['threshold']:g}: {ends}",
+            f"length of the last path over the distance of its ends: median {summary['length_ratio_median']:.3g},"
+            f" largest {summary['length_ratio_max']:.3g}",
         ]
     )
 
@@ -63,10 +81,15 @@ def _describe_evolution(summary: Mapping[str, Any]) -> str:
 COMMANDS = {
     "untrained": Command(
         summary="Connect pairs of class-optimal inputs of untrained networks (App. B.5, Fig. 6).",
-        presets={"quick": untrained.QUICK, "paper": untrained.PAPER},
+        presets={
+            "quick": untrained.QUICK,
+            "paper": untrained.PAPER,
+            "official": untrained.OFFICIAL,
+            "full": untrained.FULL,
+        },
         experiment=untrained.experiment,
         describe=_describe_untrained,
-        example="python -m empirical untrained --n-pairs 2 --seed 1",
+        example="python -m empirical untrained --preset official --classes 7 --seed 1",
         uses_torch=True,
     ),
     "evolution": Command(

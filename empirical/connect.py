@@ -1,9 +1,9 @@
 """Bypassing a barrier, and doing it again until the whole path is low (Section 4, Apps. A and B, Fig. 6).
 
-The highest point B of a segment AC is optimised to B', as a rule within the hyperplane through B orthogonal to AC, until
-its cross-entropy is below a threshold; the path then goes A, B', C. A round does this to every segment whose highest loss
-is above delta: the first gives the secondary path of two segments, the second the tertiary one of at most four. The
-segments of all pairs that share a network are optimised in one batch.
+The highest point B of a segment AC is optimised to B', as a rule within the hyperplane through B orthogonal to AC,
+until its cross-entropy is below a threshold; the path then goes A, B', C. A round does this to every segment whose
+highest loss is above delta: the first gives the secondary path of two segments, the second the tertiary one of at most
+four. The segments of all pairs that share a network are optimised in one batch.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def connect(
     mse, high_frequency : float
         Weights of mean((B' - B)^2) and of the total variation of B' - B.
     projection : str or None
-        How B' is kept orthogonal to AC: ``"step"``, exactly; ``"gradient"``, as the authors' code does for images, which
-        does not hold it; None, not at all, as it does for untrained networks. See ``synthesis.optimise_inputs``.
+        How B' - B is kept orthogonal to AC: ``"step"``, exactly; ``"gradient"``, as in the authors' code for images,
+        which does not hold it; None, not at all, as there for untrained networks. See ``synthesis.optimise_inputs``.
     n_points : int
         Points of a loss curve; at least 2 for each of up to 2^max_rounds segments.
     precision : str

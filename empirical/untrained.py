@@ -2,27 +2,30 @@
 
 For each pair: an untrained network, two inputs of one class found by optimisation, A with a penalty on high frequencies
 and C without, the loss on the straight segment between them (the primary curve), and on the paths that bypass its
-barriers, round after round (secondary, tertiary), until the whole path is below delta.
+barriers, round after round (secondary, tertiary), until the whole path is below delta. All pairs of a network share its
+batches.
 
-The bypass has no penalties here, as in the authors' code for untrained networks. Those of App. B (0.1 mean squared
-distance) are made for natural images: an untrained network's optimal inputs are some 250 times their first noise, a
-bypass point moves by about 0.6 a pixel, and the penalty then holds its loss above 0.009 (measured), far above delta.
+The bypass has no penalties, except in the preset ``paper``. Those of App. B (0.1 mean squared distance) are made for
+natural images: an untrained network's optimal inputs are some 250 times their first noise, a bypass point moves by
+about 0.6 a pixel, and the penalty then holds its loss above 0.009 (measured), far above delta.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from itertools import product
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import xarray as xr
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from scipy.stats import binomtest
 from torch import nn
 
 from empirical import models
 from empirical.connect import Connection, connect
-from empirical.models import N_CLASSES, Network
+from empirical.models import N_CLASSES, Network, Precision
 from empirical.synthesis import Optimised, noise, optimise_inputs
 from lipschitz import threads
 from percolation.campaign import Arrays, Experiment
@@ -37,7 +40,13 @@ class UntrainedSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     network: Network = Field("resnet18", description="the form of the network")
-    n_pairs: int = Field(1, ge=1, description="pairs, each with its own network; pair k has class k mod 10")
+    width: int = Field(64, ge=1, description="channels of a ResNet's first stage")
+    blocks: int = Field(2, ge=1, description="basic blocks in each of a ResNet's four stages")
+    gain: float = Field(1.0, gt=0, description="factor on the standard deviation of the convolutions' weights")
+    image_size: int = Field(32, ge=8, description="pixels on a side of an input; its dimension is 3 times the square")
+    n_networks: int = Field(1, ge=1, description="networks, each with its own seed")
+    classes: tuple[int, ...] = Field(tuple(range(N_CLASSES)), description="classes of the pairs")
+    n_pairs: int = Field(1, ge=1, description="pairs of each class for each network")
     n_points: int = Field(200, ge=2, description="points of a loss curve")
     threshold: float = Field(0.0005, gt=0, description="loss at which an optimised input is done")
     delta: float = Field(0.001, gt=0, description="a path is connected if its loss is nowhere above this")
@@ -47,11 +56,20 @@ class UntrainedSettings(BaseModel):
     noise: float = Field(0.01, gt=0, description="standard deviation of the first input's pixels")
     high_frequency: float = Field(2.5e-7, ge=0, description="weight of the total variation of A")
     max_rounds: int = Field(4, ge=0, le=8, description="rounds of bypassing after which a pair is given up")
+    bypass: Literal["step", "gradient", "free"] = Field("step", description="what is projected off AC, if anything")
     bypass_iterations: int = Field(1024, ge=0, description="steps after which a bypass point is given up")
     bypass_learning_rate: float = Field(0.05, gt=0, description="of Adam, for the bypass points")
     mse: float = Field(0.0, ge=0, description="weight of the mean squared distance of B' from B")
     bypass_high_frequency: float = Field(0.0, ge=0, description="weight of the total variation of B' - B")
+    precision: Precision = Field("float32", description="of the gradients; reported losses are float32")
     seed: int = Field(0, ge=0, description="seed of the run")
+
+    @field_validator("classes")
+    @classmethod
+    def _rises(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or list(value) != sorted(set(value)) or not 0 <= value[0] <= value[-1] < N_CLASSES:
+            raise ValueError(f"classes must rise, from 0 to {N_CLASSES - 1}, got {list(value)}")
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> UntrainedSettings:
@@ -60,56 +78,78 @@ class UntrainedSettings(BaseModel):
         if self.n_points < 2 * 2**self.max_rounds:
             least = 2 * 2**self.max_rounds
             raise ValueError(f"n_points must be at least {least}, 2 for each possible segment, got {self.n_points}")
+        if self.network == "convnet" and (self.width, self.blocks, self.image_size) != (64, 2, 32):
+            raise ValueError("width, blocks and image_size must be left at 64, 2 and 32 for a convnet")
         return self
 
 
-PAPER = UntrainedSettings(n_pairs=10)
-"""The paper's numbers, for ten pairs instead of one."""
+PAPER = UntrainedSettings(classes=(0,), bypass_learning_rate=0.005, mse=0.1, bypass_high_frequency=1e-7)
+"""The paper's numbers as written: one pair, the bypass of App. B, whose penalty on distance stops it (see above)."""
 
-QUICK = UntrainedSettings(n_pairs=2, threshold=0.005, delta=0.01)
+OFFICIAL = UntrainedSettings(classes=(0,), max_iterations=8192, bypass="free")
+"""One pair as the authors' code does it: twice the iterations, and a bypass without penalties or hyperplane."""
+
+QUICK = UntrainedSettings(classes=(0, 1), threshold=0.005, delta=0.01)
 """Two pairs; thresholds ten times the paper's, with which the ends converge in a quarter of the steps."""
+
+FULL = UntrainedSettings(n_networks=20, n_pairs=5, max_iterations=8192, precision="bfloat16")
+"""A thousand pairs: 20 networks, 10 classes, 5 pairs; the authors' iterations, the bypass kept in its hyperplane."""
 
 
 def experiment(device: str) -> Experiment[UntrainedSettings, int]:
-    """Return the experiment, computed on ``device``; its tasks are the pairs."""
+    """Return the experiment, computed on ``device``; its tasks are the networks."""
     where = models.check_device(device)
 
-    def run_task(settings: UntrainedSettings, pair: int, seed: np.random.SeedSequence) -> Arrays:
+    def run_task(settings: UntrainedSettings, _network: int, seed: np.random.SeedSequence) -> Arrays:
         with threads.one_thread():
-            return _run_pair(settings, pair, seed, where)
+            return run_network(settings, seed, where)
 
     return Experiment(
         name="untrained",
-        version=1,
-        tasks=lambda settings: {f"pair={pair}": pair for pair in range(settings.n_pairs)},
+        version=2,
+        tasks=lambda settings: {f"network={network}": network for network in range(settings.n_networks)},
         run_task=run_task,
         collect=_collect,
         summarise=_summarise,
     )
 
 
-def connect_pair(
-    settings: UntrainedSettings, pair: int, seed: np.random.SeedSequence, device: torch.device
-) -> tuple[nn.Module, Optimised, Connection]:
-    """Return the network of a pair, its two ends, A and C, and how they were connected."""
-    network = models.build(settings.network, generator=models.generator_from(seed, 0), device=device)
-    starts = noise([models.generator_from(seed, 1), models.generator_from(seed, 2)], scale=settings.noise)
-    target = torch.tensor([class_of(pair)], device=device)
+def connect_pairs(
+    settings: UntrainedSettings, seed: np.random.SeedSequence, device: torch.device
+) -> tuple[nn.Module, Optimised, list[Connection]]:
+    """Return a network, the ends of its pairs, and how they were connected.
+
+    The pairs go through the classes, ``n_pairs`` of each; the ends are A and C of the first pair, of the second, and so
+    on. A start depends on its own class, number and end alone.
+    """
+    network = models.build(
+        settings.network,
+        generator=models.generator_from(seed, 0),
+        width=settings.width,
+        blocks=settings.blocks,
+        gain=settings.gain,
+        device=device,
+    )
+    rows = list(product(settings.classes, range(settings.n_pairs), range(2)))
+    generators = [models.generator_from(seed, 1, *row) for row in rows]
+    shape = (3, settings.image_size, settings.image_size)
+    targets = torch.tensor([label for label, _, _ in rows], device=device)
     ends = optimise_inputs(
         network,
-        starts.to(device),
-        target.expand(2),
+        noise(generators, scale=settings.noise, shape=shape).to(device),
+        targets,
         threshold=settings.threshold,
         max_iterations=settings.max_iterations,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
-        high_frequency=torch.tensor([settings.high_frequency, 0.0]),
+        high_frequency=torch.tensor([settings.high_frequency if end == 0 else 0.0 for _, _, end in rows]),
+        precision=settings.precision,
     )
-    (found,) = connect(
+    found = connect(
         network,
-        ends.inputs[:1],
-        ends.inputs[1:],
-        target,
+        ends.inputs[::2],
+        ends.inputs[1::2],
+        targets[::2],
         delta=settings.delta,
         threshold=settings.threshold,
         max_rounds=settings.max_rounds,
@@ -117,131 +157,166 @@ def connect_pair(
         learning_rate=settings.bypass_learning_rate,
         mse=settings.mse,
         high_frequency=settings.bypass_high_frequency,
+        projection=None if settings.bypass == "free" else settings.bypass,
         n_points=settings.n_points,
+        precision=settings.precision,
     )
     return network, ends, found
 
 
-def class_of(pair: int) -> int:
-    """Return the class of a pair; the pairs go through all classes."""
-    return pair % N_CLASSES
-
-
-def _run_pair(settings: UntrainedSettings, pair: int, seed: np.random.SeedSequence, device: torch.device) -> Arrays:
-    _, ends, found = connect_pair(settings, pair, seed, device)
-    a, c = ends.inputs
-    primary = found.curves[0]
-    b = a + primary.barrier_alpha * (c - a)
-    bypass = found.paths[1][1] if len(found.paths) > 1 else torch.full_like(a, torch.nan)
-
-    n_rounds, n_stops = settings.max_rounds + 1, 2**settings.max_rounds + 1
-    curves = {name: np.full((n_rounds, settings.n_points), np.nan, np.float32) for name in ("alpha", "loss")}
-    stop_alpha = np.full((n_rounds, n_stops), np.nan, np.float32)
-    numbers = {name: np.full(n_rounds, np.nan) for name in ("barrier", "barrier_alpha", "gap", "length_ratio")}
-    n_segments = np.zeros(n_rounds, np.int64)
-    for i, curve in enumerate(found.curves):
-        curves["alpha"][i], curves["loss"][i] = curve.alpha.numpy(), curve.loss.numpy()
-        n_segments[i] = len(curve.stop_alpha) - 1
-        stop_alpha[i, : n_segments[i] + 1] = curve.stop_alpha.numpy()
-        for name, values in numbers.items():
-            values[i] = getattr(curve, name)
-    barriers = numbers["barrier"]
-    return {
-        **curves,
-        **numbers,
-        "stop_alpha": stop_alpha,
-        "n_segments": n_segments,
+def run_network(settings: UntrainedSettings, seed: np.random.SeedSequence, device: torch.device) -> Arrays:
+    """Return what is kept of one network: numbers for every pair, curves and images of its first pair."""
+    _, ends, found = connect_pairs(settings, seed, device)
+    n_rounds, n_segments = settings.max_rounds + 1, 2**settings.max_rounds
+    each = [_numbers(one, n_rounds, n_segments) for one in found]
+    arrays = {name: np.stack([numbers[name] for numbers in each]) for name in each[0]}
+    arrays |= {
         # Rounds that were not needed, or could not help, leave things as they were.
-        "is_connected": np.logical_or.accumulate(barriers <= settings.delta),
-        "converged": ends.is_converged.cpu().numpy(),
-        "iterations": ends.iterations.cpu().numpy(),
-        "end_loss": ends.losses.cpu().numpy(),
-        "n_bypasses": np.array(found.n_bypasses),
-        "n_bypasses_converged": np.array(found.n_converged),
-        "n_gradients": np.array(found.n_gradients + int(ends.iterations.sum())),
-        "images": torch.stack([a, b, bypass, c]).cpu().numpy(),
+        "is_connected": np.logical_or.accumulate(arrays["barrier"] <= settings.delta, axis=1),
+        "converged": ends.is_converged.cpu().numpy().reshape(-1, 2),
+        "iterations": ends.iterations.cpu().numpy().reshape(-1, 2),
+        "end_loss": ends.losses.cpu().numpy().reshape(-1, 2),
     }
+    shape = (len(settings.classes), settings.n_pairs)
+    arrays = {name: values.reshape(*shape, *values.shape[1:]) for name, values in arrays.items()}
+    return arrays | _drawn(settings, ends.inputs[:2], found[0])
 
 
+_OF_ROUNDS = ("barrier", "barrier_alpha", "gap", "mean", "length_ratio", "deviation")
+
+
+def _numbers(found: Connection, n_rounds: int, n_segments: int) -> Arrays:
+    numbers: Arrays = {name: np.full(n_rounds, np.nan, np.float32) for name in _OF_ROUNDS}
+    numbers["segment_loss"] = np.full((n_rounds, n_segments), np.nan, np.float32)
+    numbers["segment_parent"] = np.full((n_rounds, n_segments), -1, np.int16)
+    for i, (curve, parents) in enumerate(zip(found.curves, found.parents, strict=True)):
+        for name in _OF_ROUNDS:
+            numbers[name][i] = getattr(curve, name)
+        numbers["segment_loss"][i, : len(parents)] = curve.peak_loss.numpy()
+        numbers["segment_parent"][i, : len(parents)] = parents
+    for name in ("n_bypasses", "n_converged", "n_gradients", "n_evaluations"):
+        numbers[name] = np.array(getattr(found, name))
+    return numbers
+
+
+def _drawn(settings: UntrainedSettings, ends: torch.Tensor, found: Connection) -> Arrays:
+    n_rounds, n_stops = settings.max_rounds + 1, 2**settings.max_rounds + 1
+    arrays: Arrays = {
+        name: np.full((n_rounds, settings.n_points), np.nan, np.float32) for name in ("drawn_alpha", "drawn_loss")
+    }
+    arrays["drawn_stop_alpha"] = np.full((n_rounds, n_stops), np.nan, np.float32)
+    for i, curve in enumerate(found.curves):
+        arrays["drawn_alpha"][i], arrays["drawn_loss"][i] = curve.alpha.numpy(), curve.loss.numpy()
+        arrays["drawn_stop_alpha"][i, : len(curve.stop_alpha)] = curve.stop_alpha.numpy()
+    a, c = ends
+    b = a + found.curves[0].barrier_alpha * (c - a)
+    bypass = found.paths[1][1] if len(found.paths) > 1 else torch.full_like(a, torch.nan)
+    arrays["images"] = torch.stack([a, b, bypass, c]).cpu().numpy()
+    return arrays
+
+
+_EACH = ("network", "class", "pair")
 _VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
-    "alpha": (("round", "point"), "1", "position along the path: share of its length, from A"),
-    "loss": (("round", "point"), "nat", "cross-entropy along the path; nan where a round did not happen"),
-    "stop_alpha": (("round", "stop"), "1", "position of the stops of the path"),
-    "n_segments": (("round",), "1", "segments of the path; 0 where a round did not happen"),
-    "barrier": (("round",), "nat", "highest loss found on the path"),
-    "barrier_alpha": (("round",), "1", "position of the highest loss"),
-    "gap": (("round",), "nat", "barrier less the higher loss of the two ends"),
-    "length_ratio": (("round",), "1", "length of the path over the distance of its ends"),
-    "is_connected": (("round",), "1", "no loss found above delta after at most this many rounds"),
-    "converged": (("end",), "1", "the end's loss reached the threshold"),
-    "iterations": (("end",), "1", "optimisation steps of the end"),
-    "end_loss": (("end",), "nat", "cross-entropy of the end, in float32"),
-    "n_bypasses": ((), "1", "bypass points optimised"),
-    "n_bypasses_converged": ((), "1", "bypass points whose loss reached the threshold"),
-    "n_gradients": ((), "1", "gradients of one input evaluated, ends and bypass points"),
-    "images": (("image", "channel", "row", "column"), "1", "inputs in normalised pixel space; B' is nan if not needed"),
+    "barrier": ((*_EACH, "round"), "nat", "highest loss found on the path; nan where a round did not happen"),
+    "barrier_alpha": ((*_EACH, "round"), "1", "position of the highest loss"),
+    "gap": ((*_EACH, "round"), "nat", "barrier less the higher loss of the two ends"),
+    "mean": ((*_EACH, "round"), "nat", "loss averaged over the path"),
+    "length_ratio": ((*_EACH, "round"), "1", "length of the path over the distance of its ends"),
+    "deviation": ((*_EACH, "round"), "1", "largest distance from the straight segment over its length"),
+    "segment_loss": ((*_EACH, "round", "segment"), "nat", "highest loss found on each segment"),
+    "segment_parent": ((*_EACH, "round", "segment"), "1", "segment of the round before that it is or was split from"),
+    "is_connected": ((*_EACH, "round"), "1", "no loss found above delta after at most this many rounds"),
+    "converged": ((*_EACH, "end"), "1", "the end's loss reached the threshold"),
+    "iterations": ((*_EACH, "end"), "1", "optimisation steps of the end"),
+    "end_loss": ((*_EACH, "end"), "nat", "cross-entropy of the end, in float32"),
+    "n_bypasses": (_EACH, "1", "bypass points optimised"),
+    "n_converged": (_EACH, "1", "bypass points whose loss reached the threshold"),
+    "n_gradients": (_EACH, "1", "gradients of one input evaluated for the bypass points"),
+    "n_evaluations": (_EACH, "1", "points at which the loss on paths was evaluated"),
+    "drawn_alpha": (("network", "round", "point"), "1", "first pair of the network: position along the path, from A"),
+    "drawn_loss": (("network", "round", "point"), "nat", "first pair of the network: cross-entropy along the path"),
+    "drawn_stop_alpha": (("network", "round", "stop"), "1", "first pair of the network: position of the path's stops"),
 }
 
 
 def _collect(settings: UntrainedSettings, arrays: Mapping[str, Arrays]) -> xr.Dataset:
-    pairs = [arrays[f"pair={pair}"] for pair in range(settings.n_pairs)]
+    networks = [arrays[f"network={network}"] for network in range(settings.n_networks)]
     dataset = xr.Dataset(
         {
-            name: (("pair", *dims), np.stack([found[name] for found in pairs]), {"units": units, "long_name": text})
+            name: (dims, np.stack([found[name] for found in networks]), {"units": units, "long_name": text})
             for name, (dims, units, text) in _VARIABLES.items()
         }
     )
-    classes = [class_of(pair) for pair in range(settings.n_pairs)]
+    primary = dataset["barrier"].to_numpy()[..., 0]
+    drawn = int(np.abs(primary[:, 0, 0] - np.median(primary)).argmin())
+    dataset["drawn"] = ((), drawn, {"units": "1", "long_name": "network whose first barrier is nearest to the median"})
+    dims = ("image", "channel", "row", "column")
+    text = "inputs of the drawn network's first pair, in normalised pixel space; B' is nan if not needed"
+    dataset["images"] = (dims, networks[drawn]["images"], {"units": "1", "long_name": text})
     return dataset.assign_coords(
         {
             "round": ("round", np.arange(settings.max_rounds + 1), {"long_name": "rounds of bypassing; 0 is primary"}),
             "end": ("end", list(ENDS), {"long_name": "end of the path"}),
             "image": ("image", list(IMAGES), {"long_name": "input"}),
-            "class": ("pair", classes, {"long_name": "class of the pair"}),
+            "class": ("class", list(settings.classes), {"long_name": "class of the pair"}),
         }
     )
 
 
-def _summarise(settings: UntrainedSettings, dataset: xr.Dataset) -> dict[str, Any]:
-    rounds = []
-    for i in range(settings.max_rounds + 1):
-        barriers = dataset["barrier"].values[:, i]
-        barriers = barriers[np.isfinite(barriers)]
-        if not len(barriers):
+def share(n_true: int, n: int) -> dict[str, Any]:
+    """Return a count, its share and the share's 95 % Wilson interval; nan for none of none."""
+    if n == 0:
+        return {"n": 0, "of": 0, "share": np.nan, "low": np.nan, "high": np.nan}
+    interval = binomtest(n_true, n).proportion_ci(method="wilson")
+    return {"n": n_true, "of": n, "share": n_true / n, "low": float(interval.low), "high": float(interval.high)}
+
+
+def by_round(dataset: xr.Dataset) -> list[dict[str, Any]]:
+    """Return, for each round that any pair needed, the pairs connected by then and the barriers of its paths.
+
+    ``connected`` is over all pairs, ``connected_converged`` over those whose two ends reached the threshold.
+    """
+    barriers = dataset["barrier"].to_numpy().reshape(-1, dataset.sizes["round"])
+    connected = dataset["is_connected"].to_numpy().astype(bool).reshape(barriers.shape)
+    is_sound = dataset["converged"].to_numpy().astype(bool).all(axis=-1).ravel()
+    rows = []
+    for i, column in enumerate(barriers.T):
+        column = column[np.isfinite(column)]
+        if not len(column):
             break
-        rounds.append(
+        quartiles = np.quantile(column, (0.25, 0.5, 0.75)).tolist()
+        rows.append(
             {
                 "round": i,
-                "n_pairs": len(barriers),
-                "barrier_median": float(np.median(barriers)),
-                "barrier_min": float(barriers.min()),
-                "barrier_max": float(barriers.max()),
-                "connected": int(dataset["is_connected"].values[:, i].sum()),
+                "n_paths": len(column),
+                "barrier_quartiles": quartiles,
+                "barrier_range": [float(column.min()), float(column.max())],
+                "connected": share(int(connected[:, i].sum()), len(connected)),
+                "connected_converged": share(int(connected[is_sound, i].sum()), int(is_sound.sum())),
             }
         )
-    pairs = [
-        {
-            "pair": k,
-            "class": int(one["class"]),
-            "converged": one["converged"].values.astype(bool).tolist(),
-            "iterations": one["iterations"].values.tolist(),
-            "end_loss": one["end_loss"].values.tolist(),
-            "barriers": [float(value) for value in one["barrier"].values if np.isfinite(value)],
-            "n_segments": int(one["n_segments"].max()),
-            "length_ratio": float(one["length_ratio"].values[np.isfinite(one["barrier"].values)][-1]),
-            "is_connected": bool(one["is_connected"][-1]),
-            "n_bypasses": int(one["n_bypasses"]),
-            "n_bypasses_converged": int(one["n_bypasses_converged"]),
-            "n_gradients": int(one["n_gradients"]),
-        }
-        for k, one in ((k, dataset.isel(pair=k)) for k in range(settings.n_pairs))
-    ]
+    return rows
+
+
+def _summarise(settings: UntrainedSettings, dataset: xr.Dataset) -> dict[str, Any]:
+    rounds = by_round(dataset)
+    n_rounds = dataset["length_ratio"].notnull().sum("round")
+    last = dataset["length_ratio"].isel(round=n_rounds - 1)  # of each pair's last path
+    per_network = dataset["is_connected"].isel(round=-1).mean(("class", "pair")).to_numpy()
     return {
         "network": settings.network,
         "threshold": settings.threshold,
         "delta": settings.delta,
-        "n_pairs": settings.n_pairs,
-        "n_connected": sum(pair["is_connected"] for pair in pairs),
+        "n_networks": settings.n_networks,
+        "n_pairs": dataset["barrier"].isel(round=0).size,
         "rounds": rounds,
-        "pairs": pairs,
+        "connected_by_network": per_network.tolist(),
+        "iterations_median": dict(zip(ENDS, dataset["iterations"].median(_EACH).to_numpy().tolist(), strict=True)),
+        "converged": {end: int(n) for end, n in zip(ENDS, dataset["converged"].sum(_EACH).to_numpy(), strict=True)},
+        "length_ratio_median": float(last.median()),
+        "length_ratio_max": float(last.max()),
+        "n_bypasses": int(dataset["n_bypasses"].sum()),
+        "n_bypasses_converged": int(dataset["n_converged"].sum()),
+        "n_gradients": int(dataset["n_gradients"].sum() + dataset["iterations"].sum()),
+        "n_evaluations": int(dataset["n_evaluations"].sum()),
     }
