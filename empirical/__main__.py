@@ -1,11 +1,11 @@
-"""Command line: ``python -m empirical untrained|evolution``."""
+"""Command line: ``python -m empirical untrained|scaling|evolution``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from empirical import evolution, untrained
+from empirical import evolution, scaling, untrained
 from percolation.commandline import Command, main, table
 
 _NAMES = ("primary", "secondary", "tertiary")
@@ -55,14 +55,43 @@ def _describe_untrained(summary: Mapping[str, Any]) -> str:
     )
 
 
+def _describe_scaling(summary: Mapping[str, Any]) -> str:
+    rows = []
+    for found in summary["rows"]:
+        row = {"changed": f"{found['changed']} {found['value']}", "iterations": found["iterations_median"]}
+        row |= {"ends": f"{found['n_converged']} of {found['n_pairs']}", "primary": found["primary_quartiles"][1]}
+        row |= {f"round_{k}": f"{one['share']:.2f}" for k, one in enumerate(found["connected"])}
+        rows.append(row)
+    columns = {"changed": "changed", "iterations": "steps", "ends": "converged", "primary": "primary barrier"}
+    columns |= {key: f"after {key.removeprefix('round_')}" for key in rows[0] if key.startswith("round_")}
+    return "\n".join(
+        [
+            f"Untrained ResNets: share of pairs connected below {summary['delta']:g} after so many rounds of bypassing",
+            "",
+            table(rows, columns),
+            "",
+            f"medians over pairs; ends optimised to a loss of {summary['threshold']:g}; what is not named is ResNet18's",
+        ]
+    )
+
+
 def _describe_evolution(summary: Mapping[str, Any]) -> str:
-    rows = [row | {"converged": f"{row['n_converged']} of {row['n_inputs']}"} for row in summary["stages"]]
+    rows = []
+    for stage in summary["stages"]:
+        row = dict(stage)
+        row |= zip(("lower", "median", "upper"), stage["barrier_quartiles"], strict=True)
+        row["connected"] = " ".join(f"{share:.0%}" for share in stage["connected_by_round"])
+        row["converged"] = f"{stage['n_converged']} of {stage['n_inputs']}"
+        rows.append(row)
     columns = {
         "stage": summary["unit"],
         "test_accuracy": "test accuracy",
         "barrier_mean": "barrier mean",
-        "barrier_median": "median",
         "barrier_std": "std",
+        "median": "median",
+        "lower": "quartiles",
+        "upper": "",
+        "connected": "connected by round",
         "converged": "converged",
         "iterations_median": "iterations",
     }
@@ -74,6 +103,7 @@ def _describe_evolution(summary: Mapping[str, Any]) -> str:
             table(rows, columns),
             "",
             f"{about}; inputs optimised to a loss of {summary['threshold']:g}; {summary['unit']} 0 is untrained",
+            f"connected: loss at most {summary['delta']:g} on the path, as sampled, after 0, 1, ... bypassing rounds",
         ]
     )
 
@@ -92,9 +122,17 @@ COMMANDS = {
         example="python -m empirical untrained --preset official --classes 7 --seed 1",
         uses_torch=True,
     ),
+    "scaling": Command(
+        summary="Connect pairs of untrained networks of many sizes: input dimension, width, depth, gain, stem.",
+        presets={"quick": scaling.QUICK, "full": scaling.FULL},
+        experiment=scaling.experiment,
+        describe=_describe_scaling,
+        example="python -m empirical scaling --image-sizes 8 16 --widths --seed 1",
+        uses_torch=True,
+    ),
     "evolution": Command(
         summary="Follow the barrier between class-optimal inputs over training (App. E.1, Figs. 9 and 10).",
-        presets={"quick": evolution.QUICK, "paper": evolution.PAPER},
+        presets={"quick": evolution.QUICK, "cpu": evolution.CPU, "paper": evolution.PAPER},
         experiment=evolution.experiment,
         describe=_describe_evolution,
         example="python -m empirical evolution --unit epoch --data FILE.npz",

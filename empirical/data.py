@@ -49,8 +49,9 @@ def load(name: str) -> Images:
     Parameters
     ----------
     name : str
-        ``"digits"``, ``"cifar10"`` (downloaded once, 170 MB, below ``~/.cache/input-connectivity``), or the path of an
-        .npz file with x_train, y_train, x_test, y_test: images uint8 (n, 3, 32, 32), labels integers in 0..9.
+        ``"digits"``; ``"cifar10"``, which is ``cifar10.npz`` below ``~/.cache/input-connectivity`` if somebody put it
+        there, otherwise downloaded to that folder once, 170 MB; or the path of an .npz file with x_train, y_train,
+        x_test, y_test: images uint8 (n, 3, 32, 32), labels integers in 0..9.
 
     Returns
     -------
@@ -128,6 +129,8 @@ def _digits() -> dict[str, np.ndarray]:
 
 def _cifar10() -> dict[str, np.ndarray]:
     folder = CACHE.expanduser()
+    if (folder / "cifar10.npz").is_file():
+        return _read(folder / "cifar10.npz")
     try:
         with contextlib.redirect_stdout(sys.stderr):
             parts = {part: CIFAR10(folder, train=part == "train", download=True) for part in ("train", "test")}

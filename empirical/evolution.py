@@ -2,28 +2,30 @@
 
 A network is trained from its initialisation; after chosen numbers of batches or epochs, pairs of class-optimal inputs
 are found for every class, A with a penalty on high frequencies and C without, and the loss is taken on the straight
-segment between them: the primary curve. Nothing is bypassed here.
+segment between them: the primary curve. Then, which the paper leaves open, the barrier is bypassed round by round until
+the pair is connected: no loss found on its path is above delta.
 """
 
 from __future__ import annotations
 
-import copy
 import threading
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 import xarray as xr
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import nn
 
-from empirical import data, models, train
+from empirical import checkpoints, data, models, train
+from empirical.connect import connect
 from empirical.data import Images
-from empirical.models import N_CLASSES, Network
-from empirical.paths import loss_curves
+from empirical.models import N_CLASSES, Network, Precision
 from empirical.synthesis import noise, optimise_inputs
 from lipschitz import threads
 from percolation import campaign
@@ -54,6 +56,10 @@ class EvolutionSettings(BaseModel):
     weight_decay: float = Field(1e-7, ge=0, description="of Adam, for the inputs")
     noise: float = Field(0.01, gt=0, description="standard deviation of the first input's pixels")
     high_frequency: float = Field(2.5e-7, ge=0, description="weight of the total variation of A")
+    delta: float = Field(0.01, gt=0, description="loss above which a segment is bypassed")
+    max_rounds: int = Field(3, ge=0, le=6, description="rounds of bypassing; 0 looks at the straight segment only")
+    recalibrate: bool = Field(False, description="take the batch norms' statistics anew before each stage's synthesis")
+    precision: Precision = Field("float32", description="of the steps of training and optimisation; losses are float32")
     seed: int = Field(0, ge=0, description="seed of the run")
 
     @field_validator("batch_stages", "epoch_stages", "classes")
@@ -70,9 +76,27 @@ class EvolutionSettings(BaseModel):
             raise ValueError(f"classes must be at most {N_CLASSES - 1}, got {value[-1]}")
         return value
 
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if not self.threshold < self.delta:
+            raise ValueError(f"threshold must be below delta = {self.delta}, got {self.threshold}")
+        if self.n_points < 2 ** (self.max_rounds + 1):
+            least = f"2 for each of the 2^{self.max_rounds} segments of {self.max_rounds} rounds"
+            raise ValueError(f"n_points must be at least {least}, got {self.n_points}")
+        return self
 
-PAPER = EvolutionSettings(data="cifar10")
-"""The paper's numbers: CIFAR-10, 30 batches or epochs, 5 pairs of each of 10 classes."""
+
+PAPER = EvolutionSettings(data="cifar10", n_trainings=3, precision="bfloat16")
+"""The paper's numbers: CIFAR-10, 30 batches or epochs, 5 pairs of each of 10 classes; three trainings for its one."""
+
+CPU = EvolutionSettings(
+    data="cifar10",
+    batch_stages=(0, 1, 2, 3, 5, 8, 12, 20, 30),
+    epoch_stages=(0, 1, 2, 3, 5, 8, 12, 20, 30),
+    n_pairs=2,
+    precision="bfloat16",
+)
+"""The paper's method in every number, at nine stages and with two pairs of a class; for two cores of a CPU."""
 
 QUICK = EvolutionSettings(
     batch_stages=(0, 1, 4, 8, 16),
@@ -83,6 +107,8 @@ QUICK = EvolutionSettings(
     n_pairs=2,
     n_points=51,
     threshold=0.1,
+    delta=0.2,
+    max_rounds=2,
 )
 """The same network and method on the digits: fewer stages, classes, pairs and points, and twenty times the threshold.
 
@@ -124,24 +150,31 @@ class Task:
 def experiment(device: str) -> Experiment[EvolutionSettings, Task]:
     """Return the experiment, computed on ``device``; its tasks are the stages of every training.
 
-    A task is a pure function of the settings and its key: the training up to its stage is done again if need be. One
-    training is kept under way between tasks, so that stages taken in order train each batch once.
+    A task is a pure function of the settings and its key. The training up to its stage goes on from the last checkpoint
+    in the scratch folder of the run, and starts anew without one.
     """
     where = models.check_device(device)
-    trainings = _Trainings(where)
+    images_of = _Data()
+    # Tasks of one training train it one after the other; those of different trainings at the same time.
+    locks: dict[tuple[EvolutionSettings, int], threading.Lock] = defaultdict(threading.Lock)
 
-    def run_task(settings: EvolutionSettings, task: Task, seed: np.random.SeedSequence) -> Arrays:
+    def run_task(
+        settings: EvolutionSettings, task: Task, seed: np.random.SeedSequence, scratch: Path | None = None
+    ) -> Arrays:
+        images = images_of(settings)
         with threads.one_thread():
-            network, images = trainings.at(settings, task)
+            with locks[settings, task.training]:
+                network = _trained(settings, task, images, where, scratch)
             return _run_stage(settings, network, images, seed)
 
     return Experiment(
         name="evolution",
-        version=1,
+        version=2,
         tasks=lambda settings: {_key(task): task for task in _tasks(settings)},
         run_task=run_task,
         collect=_collect,
         summarise=_summarise,
+        has_scratch=True,
     )
 
 
@@ -150,56 +183,58 @@ def _key(task: Task) -> str:
 
 
 def _tasks(settings: EvolutionSettings) -> list[Task]:
-    pairs = product(range(settings.n_trainings), stages(settings))
-    return [Task(training=training, stage=stage) for training, stage in pairs]
+    """Return the tasks, the trainings of a stage in turn, so that workers train side by side."""
+    return [
+        Task(training=training, stage=stage) for stage in stages(settings) for training in range(settings.n_trainings)
+    ]
 
 
-def _stage_batches(settings: EvolutionSettings, images: Images) -> list[int]:
-    per_stage = 1 if settings.unit == "batch" else train.batches_per_epoch(images, settings.batch_size)
-    return [stage * per_stage for stage in stages(settings)]
+class _Data:
+    """The data that were asked for last."""
 
-
-class _Trainings:
-    """The data, and one training under way; hands out copies of the network, one thread at a time."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._images: Images | None = None
-        self._owner: tuple[EvolutionSettings, int] | None = None
-        self._done = -1
 
-    def at(self, settings: EvolutionSettings, task: Task) -> tuple[nn.Module, Images]:
-        """Return the network after the stage of the task, and the data."""
+    def __call__(self, settings: EvolutionSettings) -> Images:
         with self._lock:
-            images = self._load(settings)
-            target = _stage_batches(settings, images)[stages(settings).index(task.stage)]
-            if self._owner != (settings, task.training) or self._done > target:
-                self._start(settings, task.training, images)
-            while self._done < target:
-                self._done = next(self._stops)
-            return copy.deepcopy(self._network), images
+            if self._images is None or self._images.name != settings.data:
+                self._images = data.load(settings.data)
+            _check_digest(settings.data_digest, self._images.digest, settings.data)
+            return self._images
 
-    def _load(self, settings: EvolutionSettings) -> Images:
-        if self._images is None or self._images.name != settings.data:
-            self._images = data.load(settings.data)
-        _check_digest(settings.data_digest, self._images.digest, settings.data)
-        return self._images
 
-    def _start(self, settings: EvolutionSettings, training: int, images: Images) -> None:
-        seed = campaign.seed_sequence(settings.seed, f"training={training}")
-        generator = models.generator_from(seed, 0)
-        self._network = models.build(settings.network, generator=generator, device=self._device)
-        self._stops: Iterator[int] = train.snapshots(
-            self._network,
+def _trained(
+    settings: EvolutionSettings, task: Task, images: Images, device: torch.device, scratch: Path | None
+) -> nn.Module:
+    """Return the network after the stage of the task."""
+    per_epoch = train.batches_per_epoch(images, settings.batch_size)
+    per_stage = 1 if settings.unit == "batch" else per_epoch
+    until = task.stage * per_stage
+    first, batches = (
+        campaign.seed_sequence(settings.seed, f"training={task.training} {what}") for what in ("network", "batches")
+    )
+    network = models.build(settings.network, generator=models.generator_from(first), device=device)
+    training = train.start(network, learning_rate=settings.training_learning_rate)
+    checkpoints.bring(
+        training,
+        lambda stop: train.advance(
+            training,
             images,
-            stages=_stage_batches(settings, images),
+            until=stop,
             batch_size=settings.batch_size,
-            learning_rate=settings.training_learning_rate,
             augment=settings.augment,
-            generator=models.generator_from(seed, 1),
-        )
-        self._owner, self._done = (settings, training), -1
+            precision=settings.precision,
+            seed=batches,
+        ),
+        until=until,
+        stops={*(stage * per_stage for stage in stages(settings)), *range(0, until, per_epoch)},
+        folder=scratch,
+        name=f"training={task.training}",
+    )
+    if settings.recalibrate:
+        train.recalibrate(network, images, batch_size=settings.batch_size, seed=batches)
+    return network
 
 
 def _run_stage(settings: EvolutionSettings, network: nn.Module, images: Images, seed: np.random.SeedSequence) -> Arrays:
@@ -218,40 +253,67 @@ def _run_stage(settings: EvolutionSettings, network: nn.Module, images: Images, 
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         high_frequency=torch.tensor([settings.high_frequency if end == 0 else 0.0 for _, _, end in rows]),
+        precision=settings.precision,
     )
-    pairs = list(found.inputs.reshape(-1, 2, *models.IMAGE_SHAPE))  # A and C of each
-    curves = loss_curves(network, pairs, targets[::2], n_points=settings.n_points)
+    connections = connect(
+        network,
+        found.inputs[0::2],
+        found.inputs[1::2],
+        targets[::2],
+        delta=settings.delta,
+        threshold=settings.threshold,
+        max_rounds=settings.max_rounds,
+        max_iterations=settings.max_iterations,
+        learning_rate=settings.learning_rate,
+        mse=0.0,
+        n_points=settings.n_points,
+        precision=settings.precision,
+    )
+    primary = [connection.curves[0] for connection in connections]
+    loss = torch.stack([curve.loss for curve in primary]).numpy()
+    # A pair that needs no further round keeps the barrier that it has.
+    barriers = [
+        [connection.curves[min(k, len(connection.curves) - 1)].barrier for k in range(settings.max_rounds + 1)]
+        for connection in connections
+    ]
     return {
-        "loss": torch.stack([curve.loss for curve in curves]).reshape(*shape[:2], -1).numpy(),
-        "barrier": np.array([curve.barrier for curve in curves]).reshape(shape[:2]),
-        "barrier_alpha": np.array([curve.barrier_alpha for curve in curves]).reshape(shape[:2]),
-        "gap": np.array([curve.gap for curve in curves]).reshape(shape[:2]),
+        "loss_mean": loss.mean(axis=0),
+        "loss_std": loss.std(axis=0),
+        "loss_quartiles": np.quantile(loss, _QUARTILES, axis=0).astype(np.float32),
+        "barrier": np.array(barriers, dtype=np.float32).reshape(*shape[:2], -1),
+        "barrier_alpha": np.array([curve.barrier_alpha for curve in primary], dtype=np.float32).reshape(shape[:2]),
+        "gap": np.array([curve.gap for curve in primary], dtype=np.float32).reshape(shape[:2]),
         "converged": found.is_converged.cpu().numpy().reshape(shape),
-        "iterations": found.iterations.cpu().numpy().reshape(shape),
+        "iterations": found.iterations.to(torch.int32).cpu().numpy().reshape(shape),
         "end_loss": found.losses.cpu().numpy().reshape(shape),
+        "bypass_gradients": np.array([connection.n_gradients for connection in connections]).reshape(shape[:2]),
         "test_accuracy": np.array(train.accuracy(network, images)),
     }
 
 
+_QUARTILES = (0.25, 0.5, 0.75)
 _VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
-    "loss": (("class", "pair", "point"), "nat", "cross-entropy on the straight segment from A to C"),
-    "barrier": (("class", "pair"), "nat", "highest loss found on the segment"),
-    "barrier_alpha": (("class", "pair"), "1", "position of the highest loss"),
-    "gap": (("class", "pair"), "nat", "barrier less the higher loss of the two ends"),
+    "loss_mean": (("point",), "nat", "cross-entropy on the straight segment from A to C, mean over classes and pairs"),
+    "loss_std": (("point",), "nat", "standard deviation of this loss over classes and pairs"),
+    "loss_quartiles": (("quartile", "point"), "nat", "quartiles of this loss over classes and pairs"),
+    "barrier": (("class", "pair", "round"), "nat", "highest loss found on the path after so many rounds of bypassing"),
+    "barrier_alpha": (("class", "pair"), "1", "position of the highest loss on the straight segment"),
+    "gap": (("class", "pair"), "nat", "barrier of the straight segment less the higher loss of its two ends"),
     "converged": (("class", "pair", "end"), "1", "the end's loss reached the threshold"),
     "iterations": (("class", "pair", "end"), "1", "optimisation steps of the end"),
     "end_loss": (("class", "pair", "end"), "nat", "cross-entropy of the end, in float32"),
+    "bypass_gradients": (("class", "pair"), "1", "optimisation steps of all bypass points of the pair"),
     "test_accuracy": ((), "1", "share of test images put in their class"),
 }
 
 
 def _collect(settings: EvolutionSettings, arrays: Mapping[str, Arrays]) -> xr.Dataset:
     tasks = _tasks(settings)
-    shape = (settings.n_trainings, len(stages(settings)))
+    shape = (len(stages(settings)), settings.n_trainings)
 
     def gathered(name: str) -> np.ndarray:
         values = np.stack([arrays[_key(task)][name] for task in tasks])
-        return values.reshape(shape + values.shape[1:])
+        return np.swapaxes(values.reshape(shape + values.shape[1:]), 0, 1)
 
     dataset = xr.Dataset(
         {
@@ -261,6 +323,8 @@ def _collect(settings: EvolutionSettings, arrays: Mapping[str, Arrays]) -> xr.Da
     )
     unit = "batches" if settings.unit == "batch" else "epochs"
     alpha = torch.linspace(0, 1, settings.n_points).numpy()
+    for variable in dataset.data_vars.values():
+        variable.encoding = {"zlib": True} if variable.ndim else {}
     return dataset.assign_coords(
         {
             "seed": ("seed", np.arange(settings.n_trainings), {"long_name": "training"}),
@@ -271,6 +335,8 @@ def _collect(settings: EvolutionSettings, arrays: Mapping[str, Arrays]) -> xr.Da
             ),
             "class": ("class", list(settings.classes), {"long_name": "class of the pair"}),
             "end": ("end", ["A", "C"], {"long_name": "end of the segment"}),
+            "round": ("round", np.arange(settings.max_rounds + 1), {"long_name": "rounds of bypassing"}),
+            "quartile": ("quartile", list(_QUARTILES), {"long_name": "share of the losses below"}),
             "alpha": ("point", alpha, {"units": "1", "long_name": "position on the segment, from A"}),
         }
     )
@@ -280,14 +346,16 @@ def _summarise(settings: EvolutionSettings, dataset: xr.Dataset) -> dict[str, An
     rows = []
     for i, stage in enumerate(stages(settings)):
         one = dataset.isel(stage=i)
-        barriers = one["barrier"].values.ravel()
+        primary = one["barrier"].isel(round=0).astype(np.float64)
         rows.append(
             {
                 "stage": stage,
                 "test_accuracy": float(one["test_accuracy"].mean()),
-                "barrier_mean": float(barriers.mean()),
-                "barrier_median": float(np.median(barriers)),
-                "barrier_std": float(barriers.std()),
+                "barrier_mean": float(primary.mean()),
+                "barrier_std": float(primary.std()),
+                "barrier_quartiles": np.quantile(primary, _QUARTILES).tolist(),
+                "barrier_mean_of_trainings": primary.mean(("class", "pair")).values.tolist(),
+                "connected_by_round": connected(one).mean(("seed", "class", "pair")).values.tolist(),
                 "n_inputs": int(one["converged"].size),
                 "n_converged": int(one["converged"].sum()),
                 "iterations_median": float(one["iterations"].median()),
@@ -298,8 +366,15 @@ def _summarise(settings: EvolutionSettings, dataset: xr.Dataset) -> dict[str, An
         "network": settings.network,
         "unit": settings.unit,
         "threshold": settings.threshold,
+        "delta": settings.delta,
         "n_trainings": settings.n_trainings,
         "n_classes": len(settings.classes),
         "n_pairs": settings.n_pairs,
         "stages": rows,
     }
+
+
+def connected(dataset: xr.Dataset) -> xr.DataArray:
+    """Return whether no loss found on the path of a pair is above delta, after each number of rounds."""
+    settings = EvolutionSettings.model_validate_json(dataset.attrs["settings"])
+    return dataset["barrier"] <= settings.delta

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -65,6 +66,9 @@ class Experiment(Generic[S, T]):
     seconds : function of settings or None
         The time after which no task is begun, once eight are there: the tasks are then equal runs, as many as there is
         time for, and ``summary.json`` has the seconds that were spent. Without it all tasks are done.
+    has_scratch : bool
+        Whether ``run_task`` also takes ``scratch``, a folder for caches on which no result depends; one process at a
+        time uses it, and it is deleted when the run is finished.
     """
 
     name: str
@@ -75,6 +79,7 @@ class Experiment(Generic[S, T]):
     summarise: Callable[[S, xr.Dataset], dict[str, Any]]
     seconds: Callable[[S], float] | None = None
     has_long_tasks: bool = False
+    has_scratch: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +143,7 @@ def run(
         tasks = dict(experiment.tasks(settings))
         # One thread of linear algebra a worker: workers already use the cores, and sums then do not depend on either.
         with _Journal(folder) as journal, threadpool_limits(limits=1, user_api="blas"):
-            _run_missing(experiment, settings, tasks, journal, n_workers, show_progress)
+            _run_missing(experiment, settings, tasks, journal, _scratch(experiment, folder), n_workers, show_progress)
             finished = journal.keys()
             arrays = {key: journal.read(key) for key in tasks if key in finished}
             seconds = journal.seconds()
@@ -152,9 +157,22 @@ def run(
         runs.write_json(folder / "summary.json", summary)
         runs.write_dataset(result, dataset)
     (folder / "journal.sqlite").unlink(missing_ok=True)
+    shutil.rmtree(folder / "scratch", ignore_errors=True)
     dataset = runs.read_dataset(result)
     summary = runs.read_json(folder / "summary.json")
     return Run(folder=folder, dataset=dataset, summary=summary, is_reused=is_reused)
+
+
+def _scratch(experiment: Experiment[S, T], folder: Path) -> Path | None:
+    """Return the folder for the caches of an experiment that asks for one."""
+    if not experiment.has_scratch:
+        return None
+    scratch = folder / "scratch"
+    try:
+        scratch.mkdir(exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot use {scratch}: {error.strerror or error}", folder) from error
+    return scratch
 
 
 def _run_missing(
@@ -162,6 +180,7 @@ def _run_missing(
     settings: S,
     tasks: Mapping[str, T],
     journal: _Journal,
+    scratch: Path | None,
     n_workers: int,
     show_progress: bool,
 ) -> None:
@@ -175,7 +194,7 @@ def _run_missing(
 
     def work(key: str) -> tuple[str, Arrays, float]:
         start = time.perf_counter()
-        options = {}
+        options: dict[str, Any] = {} if scratch is None else {"scratch": scratch}
         if experiment.has_long_tasks:
             options["progress"] = lambda fraction: bar.set_postfix_str(f"{key} {fraction:.1%}")
         arrays = experiment.run_task(settings, tasks[key], seed_sequence(seed, key), **options)
