@@ -1,7 +1,10 @@
-"""Training: reproducible, the same wherever snapshots are taken, and the augmentation pixel by pixel."""
+"""Training: the same wherever it stops and goes on, lean convolutions against torch's, augmentation pixel by pixel."""
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from empirical import data, models, train
 
@@ -11,61 +14,151 @@ def digits():
     return data.load("digits")
 
 
-def _run(digits, stages, *, seed=0, batch_size=128, augment=False):
-    network = models.build("convnet", generator=torch.Generator().manual_seed(seed))
-    generator = torch.Generator().manual_seed(seed + 1)
-    stops = train.snapshots(
-        network,
-        digits,
-        stages=stages,
-        batch_size=batch_size,
-        learning_rate=1e-3,
-        augment=augment,
-        generator=generator,
-    )
-    return network, {done: {k: v.clone() for k, v in network.state_dict().items()} for done in stops}
+def _start(name="convnet", seed=0):
+    return train.start(models.build(name, generator=torch.Generator().manual_seed(seed)), learning_rate=1e-3)
+
+
+def _advance(training, images, until, *, batch_size=128, augment=False, precision="float32", seed=1):
+    seed = np.random.SeedSequence(seed)
+    options = {"batch_size": batch_size, "augment": augment, "precision": precision, "seed": seed}
+    train.advance(training, images, until=until, **options)
+    return training
+
+
+def _state(training):
+    moments = training.optimiser.state_dict()["state"].values()
+    tensors = [tensor for one in moments for tensor in one.values()]
+    return [*training.network.state_dict().values(), *tensors]
 
 
 def _equal(first, second):
-    return all(torch.equal(a, b) for a, b in zip(first.values(), second.values(), strict=True))
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize("augment", [False, True])
-def test_snapshots_are_those_of_a_straight_run(digits, augment):
+@pytest.mark.parametrize("augment, precision", [(False, "float32"), (True, "float32"), (True, "bfloat16")])
+def test_a_training_that_is_saved_and_goes_on_elsewhere_is_the_same(digits, tmp_path, augment, precision):
     before = torch.get_rng_state().clone()
-    _, often = _run(digits, [0, 1, 3, 13], augment=augment)  # 12 batches an epoch: into the second
-    _, once = _run(digits, [13], augment=augment)
-    assert list(often) == [0, 1, 3, 13]
-    assert _equal(often[13], once[13])
-    assert not _equal(often[3], often[13])
+    whole = _advance(_start(), digits, 14, augment=augment, precision=precision)  # 12 batches an epoch: into the second
+    parts = _start()
+    for until in (0, 1, 3, 14):
+        _advance(parts, digits, until, augment=augment, precision=precision)
+        train.save(parts, tmp_path / "saved.pt")
+        parts = _start(seed=until + 7)  # whatever it was
+        train.load(parts, tmp_path / "saved.pt")
+        assert parts.done == until
+    assert _equal(_state(parts), _state(whole))
+    assert not _equal(_state(_advance(_start(), digits, 13, augment=augment, precision=precision)), _state(whole))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_stage_zero_is_the_network_as_it_was(digits):
-    untrained = models.build("convnet", generator=torch.Generator().manual_seed(0)).state_dict()
-    _, found = _run(digits, [0])
-    assert _equal(found[0], untrained)
+def test_nothing_done_is_the_network_as_it_was(digits):
+    untrained = models.build("convnet", generator=torch.Generator().manual_seed(0)).state_dict().values()
+    assert _equal(_advance(_start(), digits, 0).network.state_dict().values(), untrained)
 
 
-def test_training_is_lazy_and_stops_in_evaluation_mode(digits):
-    network = models.build("convnet", generator=torch.Generator().manual_seed(0))
-    stops = train.snapshots(
-        network,
-        digits,
-        stages=[1, 10**9],
-        batch_size=64,
-        learning_rate=1e-3,
-        augment=False,
-        generator=torch.Generator().manual_seed(0),
-    )
-    assert next(stops) == 1
+def test_a_stop_is_in_evaluation_mode_and_has_seen_its_batches(digits):
+    training = _advance(_start(), digits, 3, batch_size=64)
+    assert not any(module.training for module in training.network.modules())
+    assert training.network[1].num_batches_tracked == 3
+    assert training.done == 3
+
+
+def test_more_than_asked_for_is_refused(digits):
+    training = _advance(_start(), digits, 2)
+    with pytest.raises(ValueError, match="until must be at least the 2 batches done, got 1"):
+        _advance(training, digits, 1)
+
+
+def test_what_is_no_training_is_refused(tmp_path):
+    path = tmp_path / "half.pt"
+    train.save(_start(), path)
+    path.write_bytes(path.read_bytes()[:1000])
+    for name in ("half.pt", "missing.pt"):
+        with pytest.raises(ValueError, match=f"{name} must be a training that was saved, got "):
+            train.load(_start(), tmp_path / name)
+
+
+def test_training_is_torchs_own_step_by_step(digits):
+    """Two steps of Adam on the network's own convolutions, in the order of the batches."""
+    ours = _advance(_start("resnet18"), digits, 2, batch_size=16)
+    network = models.build("resnet18", generator=torch.Generator().manual_seed(0)).train()
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-3)
+    for batch in range(2):
+        rows = train._rows(len(digits.x_train), 16, batch, np.random.SeedSequence(1))
+        optimiser.zero_grad()
+        logits = network(data.normalise(digits.x_train[rows], digits))
+        torch.nn.functional.cross_entropy(logits, digits.y_train[rows]).backward()
+        optimiser.step()
+        if batch == 0:  # Adam's first step is the gradient's sign: rounding may turn the smallest, by 2e-3
+            pairs = zip(ours.network.named_parameters(), network.parameters(), strict=True)
+            n_apart = sum(int(((a - b).abs() > 4.1e-3).sum()) for (_, a), b in pairs)
+            assert n_apart == 0
+    for (name, found), expected in zip(ours.network.named_buffers(), network.buffers(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0.02, atol=2e-3, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@given(
+    size=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    bias=st.booleans(),
+)
+def test_a_lean_convolution_is_the_convolution(size, kernel, stride, padding, bias):
+    assume(all(n + 2 * p >= k for n, k, p in zip(size, kernel, padding, strict=True)))
+    torch.manual_seed(0)
+    plain = torch.nn.Conv2d(3, 5, kernel, stride=stride, padding=padding, bias=bias).double()
+    lean = train._Lean(plain)
+    images = torch.randn(4, 3, *size, dtype=torch.float64, requires_grad=True)
+    results = []
+    for module in (plain, lean):
+        output = module(images)
+        weights = torch.arange(output.numel()).reshape(output.shape).cos()
+        results.append([output, *torch.autograd.grad((output * weights).sum(), [images, *plain.parameters()])])
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_the_lean_twin_shares_what_is_learnt():
+    network = models.build("resnet18", generator=torch.Generator().manual_seed(0))
+    twin = train._lean(network)
+    own = {tensor.data_ptr() for tensor in (*network.parameters(), *network.buffers())}
+    assert {tensor.data_ptr() for tensor in (*twin.parameters(), *twin.buffers())} == own
+    n_lean = sum(isinstance(module, train._Lean) for module in twin.modules())
+    assert n_lean == 20
+    twin.train()(torch.randn(2, 3, 32, 32))
+    assert network.bn1.num_batches_tracked == 1
     assert not network.training
-    assert network[1].num_batches_tracked == 1  # batch norm has seen the batch
+
+
+def test_bfloat16_steps_stay_near_those_of_float32(digits):
+    """Weights are float32, and after two epochs both have learnt about as much."""
+    trainings = [_advance(_start(), digits, 24, precision=precision) for precision in ("float32", "bfloat16")]
+    assert not _equal(_state(trainings[0]), _state(trainings[1]))
+    for training in trainings:
+        assert {parameter.dtype for parameter in training.network.parameters()} == {torch.float32}
+        assert train.accuracy(training.network, digits) > 0.9
 
 
 def test_two_epochs_teach_the_digits(digits):
-    network, _ = _run(digits, [2 * train.batches_per_epoch(digits, 64)], batch_size=64)
-    assert train.accuracy(network, digits) > 0.9
+    training = _advance(_start(), digits, 2 * train.batches_per_epoch(digits, 64), batch_size=64)
+    assert train.accuracy(training.network, digits) > 0.9
+
+
+def test_recalibrated_statistics_are_those_of_the_training_images(digits):
+    training = _advance(_start(), digits, 1)
+    network = training.network
+    learnt = [parameter.clone() for parameter in network.parameters()]
+    train.recalibrate(network, digits, batch_size=300, seed=np.random.SeedSequence(0))
+    first = network[0](data.normalise(digits.x_train, digits)).detach()
+    # 3,000 of 1,442 images, drawn with replacement: means within 5 standard errors, 16 channels: false alarm 1e-5
+    n = 3000 * 16  # pixels of one image are not independent; a sixteenth of them counted
+    error = first.std(dim=(0, 2, 3)) / n**0.5
+    assert ((network[1].running_mean - first.mean(dim=(0, 2, 3))).abs() < 5 * error).all()
+    torch.testing.assert_close(network[1].running_var, first.var(dim=(0, 2, 3)), rtol=0.05, atol=0)
+    assert network[1].momentum == 0.1
+    assert not network.training
+    assert _equal(network.parameters(), learnt)
 
 
 def test_accuracy_counts_the_right_answers(digits):
@@ -82,10 +175,11 @@ def test_accuracy_counts_the_right_answers(digits):
 
 
 def test_an_epoch_shows_every_image_once():
-    batches = train._batches(10, 4, torch.Generator().manual_seed(0))
-    first = [next(batches) for _ in range(3)]
-    assert [len(batch) for batch in first] == [4, 4, 2]
-    assert sorted(torch.cat(first).tolist()) == list(range(10))
+    batches = [train._rows(10, 4, batch, np.random.SeedSequence(0)) for batch in range(6)]
+    assert [len(batch) for batch in batches] == [4, 4, 2, 4, 4, 2]
+    first, second = torch.cat(batches[:3]).tolist(), torch.cat(batches[3:]).tolist()
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
 
 
 def test_augmented_images_are_the_images_mirrored_and_shifted():
@@ -103,9 +197,3 @@ def test_augmented_images_are_the_images_mirrored_and_shifted():
         kinds.add(match)
     assert {flip for flip, _, _ in kinds} == {False, True}
     assert len(kinds) > 20
-
-
-def test_stages_must_rise(digits):
-    for stages in ([1, 1], [2, 1], [-1, 2]):
-        with pytest.raises(ValueError, match="stages must rise, from 0 or more, got"):
-            _run(digits, stages)
