@@ -87,6 +87,35 @@ def test_an_end_that_is_too_high_itself_is_not_bypassed_and_the_pair_says_so():
     assert one.n_bypasses == 0
 
 
+def test_the_tree_says_where_every_segment_comes_from():
+    starts, ends = _ends(3)
+    found = connect.connect(_Ridge(), starts, ends, torch.zeros(3, dtype=torch.long), max_rounds=4, **OPTIONS)
+    for one in found:
+        assert one.parents[0] == (-1,)
+        assert [len(parents) for parents in one.parents] == [len(path) - 1 for path in one.paths]
+        for before, after, parents in zip(one.paths[:-1], one.paths[1:], one.parents[1:], strict=True):
+            for parent in range(len(before) - 1):
+                children = [i for i, owner in enumerate(parents) if owner == parent]
+                # The children of a segment are neighbours, and lead from its start to its end.
+                assert children == list(range(children[0], children[-1] + 1))
+                assert len(children) in (1, 2)
+                assert torch.equal(after[children[0]], before[parent])
+                assert torch.equal(after[children[-1] + 1], before[parent + 1])
+        assert one.n_evaluations == sum(curve.n_evaluations for curve in one.curves)
+        assert one.n_evaluations >= len(one.paths) * OPTIONS["n_points"]
+
+
+@pytest.mark.parametrize("projection, cosine", [("step", 1e-5), ("gradient", None), (None, None)])
+def test_only_the_projected_step_holds_the_hyperplane(projection, cosine):
+    starts, ends = _ends(1)
+    (one,) = connect.connect(_Ridge(), starts, ends, torch.tensor([0]), max_rounds=1, projection=projection, **OPTIONS)
+    b = starts[0] + one.curves[0].barrier_alpha * (ends[0] - starts[0])
+    move, straight = (one.paths[1][1] - b).flatten().double(), (ends[0] - starts[0]).flatten().double()
+    found = abs(functional.cosine_similarity(move, straight, dim=0).item())
+    assert found < cosine if cosine else found > 1e-3
+    assert one.n_converged == 1
+
+
 def test_bypass_points_that_did_not_arrive_are_counted():
     starts, ends = _ends(1)
     options = OPTIONS | {"max_iterations": 2}

@@ -81,19 +81,25 @@ def test_frozen_gives_back_modes_and_gradients_even_after_an_error():
     assert [parameter.requires_grad for parameter in network.parameters()] == gradients
 
 
-@pytest.mark.parametrize("side", [1, 2, 3])
-@pytest.mark.parametrize("kernel, padding, stride", [(3, 1, 1), (3, 1, 2), (1, 0, 2), (2, 0, 1), (5, 2, 3)])
-def test_a_convolution_with_one_output_pixel_is_its_matrix(side, kernel, padding, stride):
-    convolution = nn.Conv2d(4, 5, kernel, padding=padding, stride=stride, device="meta").to_empty(device="cpu")
+@pytest.mark.parametrize("side", [1, 2, 3, 4])
+@pytest.mark.parametrize("groups, dilation", [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize(
+    "kernel, padding, stride", [(3, 1, 1), (3, 1, 2), (1, 0, 2), (2, 0, 1), (5, 2, 3), (3, "same", 1)]
+)
+def test_a_convolution_whose_kernel_is_no_smaller_than_its_input_is_a_matrix(
+    side, kernel, padding, stride, groups, dilation
+):
+    options = {"padding": padding, "stride": stride, "groups": groups, "dilation": dilation, "device": "meta"}
+    convolution = nn.Conv2d(4, 6, kernel, **options).to_empty(device="cpu")
     for parameter in convolution.parameters():
         nn.init.normal_(parameter, generator=_generator())
-    if side + 2 * padding < kernel:
+    if padding != "same" and side + 2 * padding < dilation * (kernel - 1) + 1:
         return
     images = torch.randn(3, 4, side, side, generator=_generator(1))
     expected = convolution(images)
     network = nn.Sequential(convolution)
     faster = models.with_matrices(network, images)
-    assert (faster is network) == (expected.shape[2] > 1)
+    assert (faster is network) == (kernel == 1 or side > kernel)
     np.testing.assert_allclose(faster(images).detach(), expected.detach(), atol=1e-5)
     assert network[0] is convolution
 
@@ -102,13 +108,48 @@ def test_a_resnet_with_matrices_gives_the_same_logits_and_is_left_alone():
     network = models.build("resnet18", generator=_generator())
     images = torch.randn(4, 3, 32, 32, generator=_generator(1))
     faster = models.with_matrices(network, images)
-    assert sum(isinstance(module, models._Matrix) for module in faster.modules()) == 5  # the fourth stage
+    # the third stage after its first convolution, which sees 4x4 pixels, and the fourth
+    assert sum(isinstance(module, models._Matrix) for module in faster.modules()) == 3 + 4
     assert not any(isinstance(module, models._Matrix) for module in network.modules())
     with torch.no_grad():
         np.testing.assert_allclose(faster(images), network(images), atol=1e-5)
 
 
+def test_bfloat16_logits_are_the_networks_to_a_few_parts_in_a_hundred():
+    network = models.build("resnet18", generator=_generator())
+    images = torch.randn(4, 3, 32, 32, generator=_generator(1))
+    with torch.no_grad():
+        exact = network(images)
+        rough = models.for_gradients(network, images, precision="bfloat16")(images)
+        same = models.for_gradients(network, images, precision="float32")(images)
+    assert rough.dtype == torch.float32
+    error = (rough - exact).abs().max().item() / exact.abs().max().item()
+    assert 1e-6 < error < 0.03  # 20 layers of relative rounding 2^-9
+    np.testing.assert_allclose(same, exact, atol=1e-5)
+    assert all(parameter.is_contiguous() for parameter in network.parameters())
+
+
+def test_resnets_of_any_width_and_depth():
+    network = models.build("resnet18", generator=_generator(), width=16, blocks=3)
+    seen = [module.weight.shape[0] for module in network.modules() if isinstance(module, nn.Conv2d)]
+    # stem, then 3 blocks of two in each stage, and a shortcut where the width or the resolution changes
+    assert seen == [16, *[16] * 6, *[32] * 7, *[64] * 7, *[128] * 7]
+    assert network(torch.zeros(1, 3, 8, 8)).shape == (1, 10)
+    wide = models.build("resnet18_cifar", generator=_generator(), width=128, blocks=1)
+    assert wide.conv1.weight.shape == (128, 3, 3, 3)
+    assert wide.fc.in_features == 1024
+
+
+def test_the_gain_scales_the_convolutions_and_nothing_else():
+    one, two = (models.build("resnet18", generator=_generator(), width=8, gain=gain) for gain in (1.0, 2.0))
+    for (name, plain), scaled in zip(one.named_parameters(), two.parameters(), strict=True):
+        factor = 2 if plain.ndim == 4 else 1
+        assert torch.equal(factor * plain, scaled), name
+
+
 def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="width and blocks must be left at 64 and 2 for a convnet, got 8 and 2"):
+        models.build("convnet", generator=_generator(), width=8)
     with pytest.raises(ValueError, match="network must be one of resnet18, resnet18_cifar, convnet, got vgg"):
         models.build("vgg", generator=_generator())
     with pytest.raises(ValueError, match=r"device must be one that this computer has \(cpu.*\), got abacus"):

@@ -44,6 +44,43 @@ def test_the_barrier_of_a_hill_is_found_where_it_is():
     assert abs(curve.gap - (top - ends.max().item())) < 1e-4
 
 
+def test_the_peak_is_refined_until_it_is_settled():
+    a, c = torch.zeros(3, 4, 4), torch.full((3, 4, 4), 20.0)
+    stops = [torch.stack([a, c])]
+    hill = _Hill(a + 0.3141 * (c - a), 2.0)  # some hundredth as wide as the segment
+    found = [
+        paths.loss_curves(hill, stops, torch.tensor([0]), n_points=50, tolerance=tolerance)[0]
+        for tolerance in (1e6, 1e-6)
+    ]
+    errors = [math.log1p(math.exp(2.0)) - curve.barrier for curve in found]
+    assert errors[0] > 1e-3
+    assert abs(errors[1]) < 1e-5
+    assert found[0].n_evaluations == 50 + 15
+    assert 50 + 2 * 15 <= found[1].n_evaluations <= 50 + 6 * 15
+    assert abs(found[1].barrier_alpha - 0.3141) < 1e-4
+
+
+def test_mean_and_deviation_of_a_path_drawn_by_hand():
+    # A right angle: legs of 3 and 4, so that its corner is 12 / 5 from the hypotenuse of 5.
+    corner, a, c = torch.zeros(3, 4, 4), torch.zeros(3, 4, 4), torch.zeros(3, 4, 4)
+    a[0, 0, 0], c[1, 1, 1] = 3.0, 4.0
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
+    nn.init.zeros_(flat[1].weight)
+    nn.init.zeros_(flat[1].bias)
+    bent, straight = paths.loss_curves(
+        flat, [torch.stack([a, corner, c]), torch.stack([a, c])], torch.tensor([0, 0]), n_points=20
+    )
+    assert abs(bent.deviation - 12 / 25) < 1e-6
+    assert abs(bent.length_ratio - 7 / 5) < 1e-6
+    assert straight.deviation == 0
+    assert abs(bent.mean - math.log(5)) < 1e-6
+    hill = _Hill(torch.full((3, 4, 4), 0.5), 2.0)
+    (curve,) = paths.loss_curves(hill, [torch.stack([a, c])], torch.tensor([0]), n_points=2000)
+    t = np.linspace(0, 1, 100_001)
+    squares = ((1 - t) * 3 - 0.5) ** 2 + (4 * t - 0.5) ** 2 + 46 * 0.25
+    assert abs(curve.mean - np.log1p(np.exp(2.0 - squares)).mean()) < 1e-5
+
+
 @settings(max_examples=30)
 @given(strategies.linear_classifiers(), st.integers(0, 1000), st.integers(0, 4))
 def test_a_convex_loss_has_no_barrier_between_its_ends(classifier, seed, label):

@@ -131,6 +131,39 @@ def test_a_row_with_a_normal_stays_in_its_hyperplane(classifier):
     assert cosines.abs().max() < 1e-5
 
 
+def test_a_projected_gradient_does_not_hold_the_hyperplane(network):
+    starts, normals = torch.randn(2, 3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    targets = torch.tensor([0, 1, 2])
+    options = {"threshold": 0.1, "max_iterations": 40, "normals": normals}
+    cosines = []
+    for projection in ("step", "gradient"):
+        found = synthesis.optimise_inputs(network, starts, targets, projection=projection, **options)
+        moves = (found.inputs - starts).flatten(1).double()
+        cosines.append(functional.cosine_similarity(moves, normals.flatten(1).double()).abs().max().item())
+    assert cosines[0] < 1e-5
+    assert cosines[1] > 1e-3
+    # The gradient is projected all the same: a free row goes elsewhere.
+    free = synthesis.optimise_inputs(network, starts, targets, threshold=0.1, max_iterations=40)
+    assert (free.inputs - found.inputs).abs().max() > 1e-3
+
+
+def test_bfloat16_drives_but_float32_decides_and_reports():
+    network = models.build("resnet18", generator=torch.Generator().manual_seed(0), width=16)
+    starts, targets = _starts(4), torch.tensor([0, 1, 2, 3])
+    options = {"threshold": 0.1, "max_iterations": 400}
+    rough = synthesis.optimise_inputs(network, starts, targets, precision="bfloat16", **options)
+    exact = synthesis.optimise_inputs(network, starts, targets, **options)
+    with torch.no_grad():
+        losses = functional.cross_entropy(network(rough.inputs), targets, reduction="none")
+    assert torch.equal(rough.losses, losses)
+    assert rough.is_converged.all()
+    assert (losses <= 0.1).all()
+    assert (losses > 0.05).all()  # none went on for long after it had arrived
+    assert not torch.equal(rough.inputs, exact.inputs)
+    np.testing.assert_allclose(rough.iterations, exact.iterations, rtol=0.5)
+    assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
+
+
 def test_nothing_of_the_callers_is_changed(network):
     starts = _starts(2)
     kept, parameters = starts.clone(), [parameter.clone() for parameter in network.parameters()]
