@@ -1,0 +1,230 @@
+"""The audit of Section 4, "Theoretical work": Conjecture 4.1, Eqs. 3-4, steps (i) and (ii), and of G.1."""
+
+from __future__ import annotations
+
+from percolation._audit.entry import Entry
+
+_HERE = "tests/test_percolation_audit.py::"
+_NETWORKS = "tests/test_audit_networks.py::"
+_LABELS = "tests/test_percolation_labels.py::"
+_CUBES = "tests/test_lipschitz_cubes.py::"
+
+ENTRIES = (
+    Entry(
+        key="connection probability",
+        section="Section 4, Conjecture 4.1",
+        equations=(3,),
+        statement="P(connected | similar outputs) = 1 − O(e^(−dδ̄)) with δ̄ = O(δ)",
+        verdict="holds with a correction",
+        correction=(
+            "On Z^d with independent labels of probability p = δ fixed: 1 − P = 2 (1−δ)^(2d) (1 + o(1)), that is "
+            "prefactor 2 and δ̄ = 2 ln(1/(1−δ)) = 2δ + δ² + ...; from d > (1/δ + 1)/2 on. On the cubes of a ball δ̄ "
+            "is at most half of it."
+        ),
+        argument=(
+            "Both inputs must be in the infinite cluster, which is unique; for far inputs the two events become "
+            "independent (mixing), so 1 − P = 1 − (1−Q)², about 2Q. Claim: Q = (1−p)^(2d) (1 + o(1)) as d grows at "
+            "fixed p. Below: the isolated site. Above: choose k with p > p_c(Z^k) and let t > 0 be the chance that "
+            "an occupied site is in the infinite cluster of Z^k, r = 1 − t. If n neighbours of the origin are "
+            "occupied, take m ≤ n of them, y = ±e_i, and cut the axes that none of them uses into blocks B of k. "
+            "The planes y + span(B) meet only in y for one y, not at all for two, and hold no other neighbour of "
+            "the origin; so the events that y is in the infinite cluster of its plane are independent given the "
+            "neighbours, and the origin's cluster is finite with probability at most r^(m [(d−m)/k]). With M > 2k "
+            "ln(1−p)/ln r fixed and m = min(n, M), Q ≤ (1−p)^(2d) (1 + sum over 1 ≤ n < M of (2dp/(1−p))^n r^(n "
+            "[(d−M)/k])) + r^(M [(d−M)/k]), and all but the 1 vanish beside (1−p)^(2d)."
+        ),
+        evidence=(
+            _HERE + "test_the_number_beside_each_entry_tells_its_verdict",
+            _HERE + "test_q_is_the_isolated_site_between_two_proven_bounds",
+            "tests/test_percolation_scaling.py::test_disconnection_falls_with_dimension_and_ends_as_two_isolated_sites",
+        ),
+    ),
+    Entry(
+        key="growth with dimension",
+        section="Section 4 (ii)",
+        equations=(),
+        statement="The probability that two points are connected grows with the dimension",
+        verdict="holds",
+        correction="",
+        argument=(
+            "Z^d is a plane of Z^(d+1), with the same independent labels on it: what is connected there stays "
+            "connected. So the chance to be in the infinite cluster never falls with d; it is 0 up to p_c(d) and "
+            "positive above."
+        ),
+        evidence=(_HERE + "test_a_further_dimension_never_disconnects",),
+    ),
+    Entry(
+        key="cover",
+        section="Section 4 (i), D.1.4",
+        equations=(4,),
+        statement="Intervals of length δ, one every δ/2, cover [0, 1]; there are O(2N) of them, N = 1/δ",
+        verdict="holds",
+        correction="",
+        argument=(
+            "The starts kδ/2, k = 0 ... 2/δ − 2, end in [1−δ, 1]: 2N − 1 intervals (2/δ whole is enough). A set of "
+            "values of width at most δ/2 with lowest value a lies in the interval of the last start at or below a; "
+            "δ/2 is best possible, as values just below one start and just above the next interval's end share "
+            "none."
+        ),
+        evidence=(
+            _LABELS + "test_intervals_cover_the_unit_interval_with_steps_of_half_their_length",
+            _LABELS + "test_a_range_shorter_than_half_an_interval_is_always_carried",
+            _CUBES + "test_half_delta_is_the_best_constant",
+        ),
+    ),
+    Entry(
+        key="one interval a cube",
+        section="Section 4 (i), D.1.4",
+        equations=(4, 14),
+        statement="With ε of Eq. 14, the outputs on each cube lie in one interval of Eq. 4, whatever δ′ < δ",
+        verdict="holds with a correction",
+        correction=(
+            "Certain if and only if the range on a cube is at most δ/2: ε ≤ δ/(2M), that is δ′ ≥ δ/2 in Eq. 14."
+        ),
+        argument=(
+            "Eq. 14 allows a range of w = δ − δ′. A range of w > δ/2 whose lowest value is less than w − δ/2 below "
+            "the next start reaches beyond the interval it begins in: the share of ranges inside one is (2/δ − 1)(δ "
+            "− w)/(1 − w)."
+        ),
+        evidence=(
+            _HERE + "test_a_wide_cube_carries_a_label_as_often_as_the_formula_says",
+            _CUBES + "test_every_cube_is_labelled_from_half_delta_on",
+        ),
+    ),
+    Entry(
+        key="shared interval",
+        section="Section 4 (i), D.1.4",
+        equations=(4, 14),
+        statement="If |f(x0) − f(x1)| ≤ δ′ < δ, the cubes of x0 and x1 share an interval, whatever δ′ < δ",
+        verdict="fails",
+        correction=(
+            "With intervals of length δ one every s: two values within δ′ always share one if and only if δ′ ≤ δ − "
+            "s, their cubes (range w each) if δ′ + 2w ≤ δ − s. With s = δ/2: δ′ ≤ δ/2 − 2w. For any δ′ < δ take s = "
+            "(δ−δ′)/2 and w = (δ−δ′)/4, that is ε = (δ−δ′)/(4M)."
+        ),
+        argument=(
+            "Let a ≤ b, b − a ≤ δ − s, and ks the last start at or below a. If it is the last of all, its interval "
+            "reaches to 1; if not, a < (k+1)s, so b < ks + δ, its end. Beyond δ − s: a just below (k+1)s and b just "
+            "above ks + δ. Cubes widen [a, b] by w on either side. The paper has s = δ/2 and w = δ − δ′, so δ′ + 2w "
+            "= 2δ − δ′ > δ for every δ′ < δ: no δ′ makes the sentence certain. The percolation of one interval does "
+            "not depend on s."
+        ),
+        evidence=(
+            _HERE + "test_values_share_an_interval_always_exactly_up_to_length_less_step",
+            _CUBES + "test_the_paper_s_choice_does_not_make_its_sentence_certain",
+        ),
+    ),
+    Entry(
+        key="path of cubes",
+        section="Section 4 (ii), D.1.5",
+        equations=(),
+        statement="A path of cubes with a common interval gives a δ-connected path",
+        verdict="holds",
+        correction="",
+        argument=(
+            "Cubes are convex and neighbours share a face: the polygon through centres and face centres stays "
+            "inside, where f stays in an interval of length δ. So |f − y| ≤ δ for every y in it, and ≤ δ/2 for its "
+            "middle. It is sufficient, not necessary: cubes that share only a corner could be passed too, and a "
+            "path may change intervals within [y − δ, y + δ]."
+        ),
+        evidence=(
+            _HERE + "test_the_number_beside_each_entry_tells_its_verdict",
+            _NETWORKS + "test_a_network_stays_in_the_interval_along_a_path_of_its_cubes",
+        ),
+    ),
+    Entry(
+        key="label probability",
+        section="Section 4 (ii), D.1.5",
+        equations=(),
+        statement="Each interval is drawn with similar probability p ≈ δ",
+        verdict="holds with a correction",
+        correction=(
+            "For uniform outputs a value lies in a given interval with probability δ exactly, the ends of [0, 1] "
+            "included; a cube with range w is certain to with δ − w ≤ p ≤ δ. With w = δ/2 half of δ is lost, and "
+            "half of the rate."
+        ),
+        argument=(
+            "Each interval has length δ. A cube [v, v + w] lies in [a, a + δ] when v does in [a, a + δ − w]. "
+            "Interior values carry two intervals; the indicators of one interval alone are Bernoulli(p), which is "
+            "ordinary site percolation."
+        ),
+        evidence=(
+            _LABELS + "test_interior_label_has_probability_delta",
+            _HERE + "test_a_cube_is_certain_of_a_label_with_probability_delta_less_its_range",
+        ),
+    ),
+    Entry(
+        key="independent labels",
+        section="Section 4 (ii), D.1.5, G.1",
+        equations=(),
+        statement="Intervals of cubes may be taken as drawn independently of each other",
+        verdict="fails",
+        correction=(
+            "Eq. 14 itself forbids it: with ranges w ≤ δ/4 any two cubes that share a face share an interval with "
+            "probability 1. So do any cubes of inputs within δ/(2M) of each other; independence can hold only "
+            "between coarser blocks."
+        ),
+        argument=(
+            "Two cubes with a common point have outputs within a joint range of 2w = 2(δ − δ′). If that is at most "
+            "δ/2, one interval holds both (see cover), for every network and both cubes. For independent uniform "
+            "cells the chance would be 3δ/2 − δ²/2."
+        ),
+        evidence=(
+            _HERE + "test_cubes_that_share_a_face_share_a_label",
+            _HERE + "test_independent_cells_share_a_label_as_rarely_as_the_formula_says",
+            _NETWORKS + "test_neighbouring_cubes_of_a_network_always_share_a_label",
+        ),
+    ),
+    Entry(
+        key="vector outputs",
+        section="Section 4",
+        equations=(),
+        statement="The step from outputs in [0, 1] to outputs in the unit ball of R^(d_y) is straightforward",
+        verdict="holds with a correction",
+        correction=(
+            "A label is then a set of diameter δ, of probability p = O(δ^(d_y)): δ̄ falls from order δ to order "
+            "δ^(d_y), and the input dimension must exceed about δ^(−d_y)/2."
+        ),
+        argument=(
+            "Covering [0, 1]^(d_y) by cubes of side δ one every δ/2 works as in one dimension, coordinate by "
+            "coordinate; a cube of uniform outputs has probability δ^(d_y), by volume. Ten outputs at δ = 0.001 "
+            "would need 5e29 inputs."
+        ),
+        evidence=(
+            _HERE + "test_the_first_dimension_of_a_label_is_half_the_number_of_labels_and_two",
+            _HERE + "test_a_cube_of_outputs_has_the_probability_of_its_volume",
+        ),
+    ),
+    Entry(
+        key="positive correlation",
+        section="Section 4, G.1",
+        equations=(),
+        statement="Independence only underestimates connectivity, since correlations are positive",
+        verdict="fails",
+        correction=(
+            "True for two cubes (any interval), and along one given path of cubes for an interval at an end of [0, "
+            "1] or symmetric about the median. False in general: for one path and other intervals, for several "
+            "paths at once, and where a random level is common to all cubes: there 1 − P falls at the rate of its "
+            "least dense level."
+        ),
+        argument=(
+            "f^L Gaussian with correlations ≥ 0. Two cubes: Cov = sum r^n c_n²/n! ≥ 0 (Mehler). One path: end "
+            "intervals are monotone events, associated (Pitt 1982); symmetric ones by Royen's inequality. "
+            "Counterexample: f = Φ(θ·x), x0 = e1, x2 = e2, x1 = (x0 + x2)/√2, correlations 0 and 1/√2: if both ends "
+            "have f in [0.85, 0.9], θ·x1 ≥ √2 · 1.036 and f(x1) > 0.92, so P(x1 agrees | ends do) = 0, not 0.05. "
+            "Oscillation: where correlations are negative (sine networks), end intervals of two cubes repel: in one "
+            "dimension two inputs a period apart are never connected. Common level: given U let the cubes be "
+            "independent with density p(U) of mean δ: positively associated, and 1 − P = E[p² (1 − "
+            "(1−Q(p))²)]/E[p²], which falls as (1 − min p)^(2d), slower than (1−δ)^(2d)."
+        ),
+        evidence=(
+            _HERE + "test_two_gaussian_cubes_share_any_label_at_least_as_often_as_independent_ones",
+            _HERE + "test_a_path_at_an_end_or_in_the_middle_is_favoured_by_positive_correlation",
+            _HERE + "test_a_path_off_the_middle_can_be_blocked_by_positive_correlation",
+            _HERE + "test_negative_correlation_separates_end_labels",
+            _HERE + "test_a_common_level_connects_less_than_independence",
+            _NETWORKS + "test_a_linear_network_blocks_its_middle_cube",
+            _NETWORKS + "test_a_sine_network_never_connects_inputs_a_period_apart",
+        ),
+    ),
+)

@@ -1,0 +1,531 @@
+"""The audit: its table is whole, each verdict has a number that tells it, and each correction is true."""
+
+import ast
+import itertools
+import json
+import math
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import strategies
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from scipy import special, stats
+
+from percolation import audit, campaign, clusters, finite_clusters, growth, labels, meanfield, rare, threshold
+from percolation._audit import lattice_checks, network_checks
+from percolation._audit.entry import agrees
+
+ROOT = Path(__file__).parent.parent
+KEYS = [entry.key for entry in audit.ENTRIES]
+ENTRY = dict(zip(KEYS, audit.ENTRIES, strict=True))
+NODES = np.polynomial.legendre.leggauss(80)
+
+
+def over(low, high):
+    """Gauss-Legendre nodes and weights on [low, high]."""
+    nodes, weights = NODES
+    return (low + high) / 2 + (high - low) / 2 * nodes, (high - low) / 2 * weights
+
+
+# The table
+
+
+def test_every_equation_of_the_theory_has_an_entry():
+    assert {number for entry in audit.ENTRIES for number in entry.equations} == {3, 4, *range(8, 25)}
+
+
+def test_every_entry_is_whole():
+    assert len(set(KEYS)) == len(KEYS)
+    assert set(audit.MEASURES) == set(KEYS)
+    for entry in audit.ENTRIES:
+        assert (entry.verdict == "holds") == (entry.correction == ""), entry.key
+        assert entry.argument
+        assert entry.evidence
+        assert len(entry.statement) <= 130, entry.key
+
+
+@pytest.mark.parametrize("name", sorted({name for entry in audit.ENTRIES for name in entry.evidence}))
+def test_the_evidence_exists(name):
+    path, function = name.split("::")
+    defined = {node.name for node in ast.parse((ROOT / path).read_text()).body if isinstance(node, ast.FunctionDef)}
+    assert function in defined
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_the_number_beside_each_entry_tells_its_verdict(key):
+    """False alarms: below 1e-4 an entry, as the checks' tolerances are four standard errors or more."""
+    check = audit.MEASURES[key](np.random.default_rng(campaign.seed_sequence(20, key)))
+    assert agrees(check, check.corrected), check
+    assert agrees(check, check.claimed) == (ENTRY[key].verdict == "holds"), check
+
+
+def test_a_number_agrees_as_its_relation_asks():
+    check = network_checks.Check(quantity="", claimed=1.0, corrected=2.0, found=2.01)
+    assert agrees(check, 2.0)
+    assert not agrees(check, 1.0)
+    assert not agrees(check, 0.0)
+    below = network_checks.Check(quantity="", claimed=1.0, corrected=2.0, found=2.0, relation="<=")
+    assert (agrees(below, 1.0), agrees(below, 2.0), agrees(below, 3.0)) == (False, True, True)
+    above = network_checks.Check(quantity="", claimed=1.0, corrected=2.0, found=2.0, relation=">=")
+    assert (agrees(above, 1.0), agrees(above, 2.0), agrees(above, 3.0)) == (True, True, False)
+
+
+def test_the_experiment_writes_the_table(tmp_path):
+    run = campaign.run(audit.EXPERIMENT, audit.Settings(), out=tmp_path)
+    assert list(run.dataset["entry"].to_numpy()) == KEYS
+    assert list(run.dataset["verdict"].to_numpy()) == [entry.verdict for entry in audit.ENTRIES]
+    assert sum(run.summary["counts"].values()) == len(KEYS)
+    assert json.loads((run.folder / "summary.json").read_text())["rows"][0]["key"] == KEYS[0]
+    assert bool(np.all(np.isfinite(run.dataset["found"])))
+
+
+# Section 4: the cover and the labels
+
+
+@given(st.integers(2, 30), st.integers(1, 40), st.data())
+def test_values_share_an_interval_always_exactly_up_to_length_less_step(n, n_steps, data):
+    """Exact: intervals of length 1/n, the first at 0, one every s, the last at 1 - 1/n."""
+    length = Fraction(1, n)
+    step = (1 - length) / n_steps
+    assume(step < length)
+    starts = [k * step for k in range(n_steps + 1)]
+
+    def share(low, high):
+        return any(start <= low and high <= start + length for start in starts)
+
+    most = length - step
+    part = data.draw(st.fractions(0, 1, max_denominator=1000))
+    low = part * (1 - most)
+    assert share(low, low + most)
+    width = data.draw(st.fractions(0, 1, max_denominator=1000)) * most / 2
+    apart = most - 2 * width
+    assert share(low, low + apart + 2 * width)  # the cubes of two values, a range of `width` to either side
+    if n_steps > 1:
+        k = data.draw(st.integers(0, n_steps - 2))
+        beyond = data.draw(st.fractions(0, 1, max_denominator=1000).filter(bool)) * step / 2
+        assert not share((k + 1) * step - beyond, k * step + length + beyond)  # 2 * beyond above `most`
+
+
+@given(st.fractions(0, 1, max_denominator=1000), st.integers(2, 50))
+def test_a_finer_cover_mends_the_shared_interval(part, n):
+    """With s = (delta - delta') / 2 and ranges of (delta - delta') / 4: delta' + 2 w <= delta - s."""
+    delta = Fraction(1, n)
+    delta_prime = part * delta
+    assert delta_prime + 2 * (delta - delta_prime) / 4 <= delta - (delta - delta_prime) / 2
+    assert delta_prime + 2 * (delta - delta_prime) >= delta  # the printed choice, against delta - s = delta / 2
+
+
+@given(st.integers(2, 20), st.floats(0.5, 1, exclude_min=True, exclude_max=True))
+def test_a_wide_cube_carries_a_label_as_often_as_the_formula_says(n, part):
+    delta = 1 / n
+    width = part * delta
+    low = (np.arange(20_000) + 0.5) / 20_000 * (1 - width)
+    first, last = labels.carried(low, low + width, delta)
+    # each of the 2n - 1 intervals contributes a stretch, counted to one grid point at either end
+    assert (first <= last).mean() == pytest.approx(
+        (2 * n - 1) * (delta - width) / (1 - width), abs=2 * (2 * n - 1) / 20_000
+    )
+
+
+@given(st.integers(2, 20), st.floats(0, 1), st.data())
+def test_a_cube_is_certain_of_a_label_with_probability_delta_less_its_range(n, part, data):
+    delta = 1 / n
+    width = part * delta
+    label = data.draw(st.integers(0, 2 * n - 2))
+    low = (np.arange(20_000) + 0.5) / 20_000
+    first, last = labels.carried(low, np.minimum(low + width, 1), delta)
+    share = ((first <= label) & (label <= last)).mean()
+    # the last interval also takes the cubes that the end of [0, 1] cuts
+    expected = delta if label == 2 * n - 2 else delta - width
+    assert share == pytest.approx(expected, abs=3 / 20_000)
+    assert delta - width - 3 / 20_000 <= share <= delta + 3 / 20_000
+
+
+@given(st.integers(2, 50), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_cubes_that_share_a_face_share_a_label(n, common, left, right):
+    """Two ranges of delta/4 with a common value, wherever they lie."""
+    delta = 1 / n
+    width = delta / 4 * (1 - 1e-12)
+    ranges = [(max(common - part * width, 0), min(common + (1 - part) * width, 1)) for part in (left, right)]
+    first, last = labels.carried(*np.array(ranges).T, delta)
+    assert max(first) <= min(last)
+
+
+@given(st.integers(1, 60))
+def test_independent_cells_share_a_label_as_rarely_as_the_formula_says(n):
+    count = labels.n_cells(1 / n)
+    cells = np.arange(count)
+    share = (np.abs(cells[:, None] - cells) <= 1).mean()
+    assert share == pytest.approx(3 / (2 * n) - 1 / (2 * n**2))
+
+
+def test_the_first_dimension_of_a_label_is_half_the_number_of_labels_and_two():
+    sites = threshold.PUBLISHED["site"]
+    values = {d: sites[d][0] if d in sites else threshold.series(d) for d in range(2, 1003)}
+    for n_labels in range(2, 2001):
+        d = n_labels // 2 + 2
+        assert values[d] < 1 / n_labels, n_labels
+        assert d == 3 or values[d - 1] > 1 / n_labels, n_labels
+    assert values[2] > 1 / 2
+
+
+@pytest.mark.parametrize("n_outputs, delta", [(1, 0.2), (2, 0.2), (3, 0.5)])
+def test_a_cube_of_outputs_has_the_probability_of_its_volume(n_outputs, delta):
+    """Four standard errors: false alarms below 1e-4."""
+    outputs = np.random.default_rng(3).random((200_000, n_outputs))
+    cells = labels.cells(outputs, delta)
+    share = np.all((cells >= 1) & (cells <= 2), axis=1).mean()  # the second interval in every coordinate
+    expected = delta**n_outputs
+    assert share == pytest.approx(expected, abs=4 * math.sqrt(expected / 200_000))
+
+
+# Correlation: Section 4, App. C, G.1
+
+
+def two_in(low, high, correlation):
+    x, weights = over(low, high)
+    spread = math.sqrt(1 - correlation**2)
+    inside = special.ndtr((high - correlation * x) / spread) - special.ndtr((low - correlation * x) / spread)
+    return float(np.sum(weights * stats.norm.pdf(x) * inside))
+
+
+@given(st.floats(0, 0.95), st.floats(-3, 3), st.floats(0.01, 3))
+def test_two_gaussian_cubes_share_any_label_at_least_as_often_as_independent_ones(correlation, low, width):
+    p = special.ndtr(low + width) - special.ndtr(low)
+    assert two_in(low, low + width, correlation) >= p**2 - 1e-10
+
+
+@given(st.floats(-0.95, -0.05), st.floats(-2, 2))
+def test_negative_correlation_separates_end_labels(correlation, low):
+    p = special.ndtr(-low)
+    assert two_in(low, 8.0, correlation) < p**2 - 1e-6 * p
+
+
+def middle_given_ends(low, high, to_left, to_right, across):
+    """P(X1 in I | X0, X2 in I) for standard Gaussians with these correlations."""
+    x, weights = over(low, high)
+    left, right = np.meshgrid(x, x)
+    inverse = np.linalg.inv(np.array([[1, across], [across, 1]]))
+    pull = inverse @ np.array([to_left, to_right])
+    mean, spread = pull[0] * left + pull[1] * right, math.sqrt(1 - np.array([to_left, to_right]) @ pull)
+    density = np.exp(-(left**2 - 2 * across * left * right + right**2) / (2 * (1 - across**2)))
+    density *= weights[:, None] * weights
+    inside = special.ndtr((high - mean) / spread) - special.ndtr((low - mean) / spread)
+    return float(np.sum(density * inside) / np.sum(density))
+
+
+@given(st.lists(st.floats(0, 0.9), min_size=3, max_size=3), st.booleans(), st.floats(0.2, 2), st.integers(0, 2**32 - 1))
+def test_a_path_at_an_end_or_in_the_middle_is_favoured_by_positive_correlation(correlations, at_end, edge, signs):
+    """Pitt's inequality at an end, correlations not negative; Royen's in the middle, whatever their signs."""
+    if not at_end:
+        correlations = [r if signs >> i & 1 else -r for i, r in enumerate(correlations)]
+    to_left, to_right, across = correlations
+    matrix = np.array([[1, to_left, across], [to_left, 1, to_right], [across, to_right, 1]])
+    assume(np.linalg.eigvalsh(matrix)[0] > 0.05)
+    low, high = (edge - 1, 8.0) if at_end else (-edge, edge)
+    p = special.ndtr(high) - special.ndtr(low)
+    assert middle_given_ends(low, high, to_left, to_right, across) >= p - 1e-8
+
+
+@given(st.floats(0.1, 0.9), st.floats(0.05, 0.95))
+def test_a_path_off_the_middle_can_be_blocked_by_positive_correlation(low, part):
+    """x1 = (x0 + x2) / sqrt 2 beyond b whenever x0, x2 lie in [a, b], b < sqrt(2) a; and nearly so beside that."""
+    high = low * (1 + part * (math.sqrt(2) - 1))
+    x = np.linspace(low, high, 50)
+    assert np.min((x[:, None] + x) / math.sqrt(2)) > high
+    p = special.ndtr(high) - special.ndtr(low)
+    nearly = middle_given_ends(low, high, 0.7, 0.7, 0.0)  # correlations strictly inside the region allowed
+    assert nearly < p or high - low > 0.25
+
+
+def test_a_linear_network_s_middle_cube_has_the_label_s_probability_when_the_ends_are_not_asked():
+    """Four standard errors of 0.05: false alarms below 1e-4."""
+    given_ends, alone = lattice_checks.line_between((0.85, 0.9), 200_000, np.random.default_rng(0))
+    assert given_ends == 0
+    assert alone == pytest.approx(0.05, abs=4 * math.sqrt(0.05 * 0.95 / 200_000))
+
+
+@pytest.mark.parametrize("low, high", [(0.05, 0.35), (0.1, 0.2)])
+def test_a_common_level_connects_less_than_independence(low, high):
+    """Half of the networks with density ``low``, half with ``high``; against all with the mean, where loops are few."""
+    mean = (low + high) / 2
+    for d in (40, 64, 100):
+        lost = [float(finite_clusters.lower_disconnected(p, d, 2)) for p in (low, high)]
+        mixed = sum(p**2 * q for p, q in zip((low, high), lost, strict=True)) / (low**2 + high**2)
+        independent = rare.finite_probability(mean, d, n_samples=500, max_sites=500, rng=np.random.default_rng(d))
+        assert mixed > 1.5 * (2 * independent.value)  # even one end alone, for the lower bound of Q in the mixture
+    rates = [math.log(float(meanfield.isolated(low, 2 * d))) for d in (200, 400)]
+    assert (rates[0] - rates[1]) / 200 == pytest.approx(meanfield.rate_per_dimension(low))
+    assert meanfield.rate_per_dimension(low) < meanfield.rate_per_dimension(mean)
+
+
+@given(st.data())
+def test_association_opens_a_path_and_closes_the_choice_between_paths(data):
+    """Cells are increasing functions (or, and) of independent bits, so associated (Harris); two or three routes."""
+    n_bits = data.draw(st.integers(1, 5))
+    chances = data.draw(st.lists(st.floats(0.05, 0.95), min_size=n_bits, max_size=n_bits))
+    bits = np.array(list(itertools.product((False, True), repeat=n_bits)))
+    weights = np.prod(np.where(bits, chances, 1 - np.array(chances)), axis=1)
+    routes = data.draw(st.lists(st.integers(1, 2), min_size=2, max_size=3))
+
+    def cell():
+        chosen = sorted(data.draw(st.sets(st.integers(0, n_bits - 1), min_size=1)))
+        return (bits[:, chosen].any if data.draw(st.booleans()) else bits[:, chosen].all)(axis=1)
+
+    open_routes = []
+    for n_cells in routes:
+        cells = [cell() for _ in range(n_cells)]
+        is_open = np.all(cells, axis=0)
+        assert weights @ is_open >= np.prod([weights @ one for one in cells]) - 1e-12
+        open_routes.append(is_open)
+    independent = 1 - np.prod([1 - weights @ one for one in open_routes])
+    assert weights @ np.any(open_routes, axis=0) <= independent + 1e-12
+
+
+# App. C and the lattice
+
+
+@given(strategies.labelled_lattices(max_axes=3, max_sites=60), st.integers(0, 2**32 - 1))
+def test_a_further_dimension_never_disconnects(lattice, seed):
+    layer = np.random.default_rng(seed).integers(-1, 4, lattice.labels.shape).astype(np.int16)
+    below = clusters.label_clusters(lattice.labels)
+    above = clusters.label_clusters(np.stack([layer, lattice.labels, layer]))
+    numbers, higher = below.numbers.ravel(), above.numbers[1].ravel()
+    for cluster in range(below.sizes.size):
+        assert len(set(higher[numbers == cluster])) == 1
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9, 0.99])
+def test_some_cell_is_cut_off_as_surely_as_the_bound_says(p):
+    def connected(side):
+        total = 0.0
+        for occupied in itertools.product((0, -1), repeat=side * side):
+            n = occupied.count(0)
+            if clusters.label_clusters(np.array(occupied, dtype=np.int8).reshape(side, side)).sizes.size <= 1:
+                total += p**n * (1 - p) ** (side * side - n)
+        return total
+
+    few = (1 - p) ** 9 + 9 * p * (1 - p) ** 8
+    assert connected(3) <= (1 - p * (1 - p) ** 4) + few
+    assert (1 - p * (1 - p) ** 4) ** (10**6 // 3) ** 2 < 1e-6 or p == 0.99
+
+
+def test_thresholds_lie_above_the_tree_and_tend_to_half_of_one_over_d():
+    sites = {d: value for d, (value, _, _) in threshold.PUBLISHED["site"].items()}
+    sites |= {d: threshold.series(d) for d in (20, 50, 200, 10_000)}
+    assert all(value > 1 / (2 * d - 1) for d, value in sites.items())
+    scaled = [2 * d * value for d, value in sorted(sites.items())]
+    assert scaled == sorted(scaled, reverse=True)
+    assert scaled[0] == pytest.approx(2.371, abs=1e-3)
+    assert 2 * 13 * sites[13] == pytest.approx(1.1106, abs=1e-4)
+    assert scaled[-1] == pytest.approx(1, abs=2e-4)
+
+
+@pytest.mark.parametrize("d", [100, 1000, 10_000])
+def test_the_series_is_the_proven_expansion_to_third_order(d):
+    x = 1 / (2 * d)
+    assert abs(threshold.series(d) - (x + 5 / 2 * x**2 + 31 / 4 * x**3)) < 60 * x**4
+
+
+@pytest.mark.parametrize("dimension, diameter", [(1, 0.3), (3, 0.5), (40, 1.0)])
+def test_the_share_of_neighbours_in_a_ball_tends_to_the_gaussian_one(dimension, diameter):
+    """Four standard errors, at most 0.5/sqrt(n) each: false alarms below 1e-4."""
+    found = lattice_checks.neighbours_in_ball(dimension, diameter, 20_000, np.random.default_rng(1)) / (2 * dimension)
+    assert found.mean() == pytest.approx(
+        lattice_checks.share_in_ball(dimension, diameter), abs=4 * found.std() / math.sqrt(20_000)
+    )
+    assert lattice_checks.share_in_ball(10**6, diameter) == pytest.approx(2 * special.ndtr(-diameter / 2), rel=1e-4)
+
+
+def test_cubes_at_the_sphere_have_half_of_the_neighbours():
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((500, 64))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    side = 0.3 / 8
+    inside = sum((np.sum((x + sign * side * axis) ** 2, axis=1) <= 1) for axis in np.eye(64) for sign in (-1, 1))
+    assert inside.max() <= 64  # never both directions of an axis
+    assert inside.mean() > 50
+    # E (1-p)^n beside (1-p)^d: a power of d, where (1-p)^(2d) would fall by 0.7^32 at each step
+    scaled = []
+    for d in (32, 64, 128):
+        n = lattice_checks.neighbours_in_ball(d, 0.3, 20_000, rng)
+        scaled.append(d * np.mean(0.7 ** (n - d).astype(float)))
+    assert max(scaled) < 4 * min(scaled)
+
+
+@pytest.mark.parametrize("n, d", [(2, 3), (3, 4), (5, 3), (4, 5)])
+def test_isolation_in_a_box_is_a_product_over_axes(n, d):
+    places = np.indices((n,) * d)
+    neighbours = ((places > 0).astype(int) + (places < n - 1)).sum(axis=0)
+    assert (neighbours == 2 * d).mean() == pytest.approx((1 - 2 / n) ** d)
+    p = 0.3
+    assert np.mean((1 - p) ** neighbours) == pytest.approx(((1 - p) * (1 - p + 2 * p / n)) ** d)
+
+
+# Appendix D
+
+
+def test_attention_has_no_lipschitz_constant_and_one_on_every_ball():
+    for y in (1.0, 10.0, 100.0):
+        slope = (network_checks.attention(1e-5, y) - network_checks.attention(-1e-5, y)) / 2e-5
+        assert slope == pytest.approx(0.5 + y**2 / 4, rel=1e-3)
+    rng = np.random.default_rng(2)
+    for radius in (0.5, 2.0, 8.0):
+        for start, step in zip(rng.uniform(-1, 1, (200, 2)), 1e-3 * rng.standard_normal((200, 2)), strict=True):
+            first, second = radius * start, radius * np.clip(start + step, -1, 1)
+            change = abs(network_checks.attention(*first) - network_checks.attention(*second))
+            upper = math.hypot(1 + 4 * radius**2, 1 + 2 * radius**2)  # |logit'| <= 2R and R, values at most R
+            assert change <= upper * np.linalg.norm(first - second) + 1e-12
+
+
+@given(st.floats(0.2, 3), st.floats(0.5, 0.99), st.integers(5, 200))
+def test_central_labels_have_at_least_the_least_density_times_delta(spread, mass, n):
+    """Sigmoid of N(0, spread^2)."""
+
+    def density(y):
+        return stats.norm.pdf(special.logit(y), scale=spread) / (y * (1 - y))
+
+    edge = special.ndtri((1 + mass) / 2) * spread
+    central = np.linspace(special.expit(-edge), special.expit(edge), 2001)
+    least = density(central).min()
+    for low, high in labels.intervals(1 / n):
+        if central[0] <= low and high <= central[-1]:
+            p = special.ndtr(special.logit(high) / spread) - special.ndtr(special.logit(low) / spread)
+            assert p >= least / n * (1 - 1e-4)  # the minimum is taken on a grid
+
+
+@pytest.mark.parametrize("spread", [0.5, 1.0, 2.0])
+def test_end_labels_of_a_sigmoid_starve_faster_than_any_power(spread):
+    """ln P / ln delta, the power at which the end label's probability falls, has no bound."""
+    powers = [stats.norm.logcdf(special.logit(10.0**-k) / spread) / math.log(10.0**-k) for k in (1, 3, 10, 30, 100)]
+    assert powers == sorted(powers)
+    assert powers[-1] > 25
+
+
+def test_the_gaussian_distribution_function_gives_every_label_delta():
+    for low, high in labels.intervals(0.1):
+        assert special.ndtr(special.ndtri(high)) - special.ndtr(special.ndtri(low)) == pytest.approx(0.1)
+
+
+def periodic_loss(y, target):
+    """Distance of y - target from the multiples of 1/2."""
+    return np.abs((y - target) - np.round(2 * (y - target)) / 2)
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+def test_a_lipschitz_loss_can_part_equal_predictions(y, other, around):
+    assert periodic_loss(y, y) == 0
+    assert abs(periodic_loss(y, around) - periodic_loss(other, around)) <= abs(y - other) + 1e-12
+    assert abs(periodic_loss(around, y) - periodic_loss(around, other)) <= abs(y - other) + 1e-12
+    assert periodic_loss(0.2, 0.7) < 1e-15
+    path = np.linspace(0.2, 0.7, 1001)  # every continuous path has these values
+    assert periodic_loss(path, around).max() >= 0.25 - 1e-3
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0.1, 3), st.floats(0.01, 0.3), st.floats(0.05, 2))
+def test_a_loss_with_intervals_serves(y0, y1, slope, more, flat):
+    """min(slope |y - y'|, flat): its sublevel sets are intervals, so what lies between, or a little beside, is allowed."""
+
+    def loss(y):
+        return np.minimum(slope * np.abs(y - y1), flat)
+
+    delta_prime = loss(y0)
+    beside = more / slope
+    allowed = np.linspace(min(y0, y1) - beside, max(y0, y1) + beside, 101)
+    assert np.all(loss(allowed) <= delta_prime + more + 1e-12)
+
+
+@given(st.data(), st.sampled_from([1, 2, 3, np.inf]), st.sampled_from(["tanh", "relu", "sin", "erf"]))
+def test_a_pointwise_function_keeps_its_constant_in_every_norm(data, order, name):
+    function = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0), "sin": np.sin, "erf": special.erf}[name]
+    constant = 2 / math.sqrt(math.pi) if name == "erf" else 1.0
+    numbers = st.lists(st.floats(-5, 5), min_size=4, max_size=4)
+    x, step = np.array(data.draw(numbers)), np.array(data.draw(numbers))
+    change = np.linalg.norm(function(x + step) - function(x), order)
+    assert change <= constant * np.linalg.norm(step, order) * (1 + 1e-12) + 1e-14
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (4, 9), (12, 12)])
+def test_gaussian_norms_exceed_the_bound_more_rarely_than_asked(shape):
+    """The true shares lie far below what is asked: no false alarm to speak of."""
+    norms = np.linalg.norm(np.random.default_rng(7).standard_normal((4000, *shape)), 2, axis=(1, 2))
+    for failure in (0.5, 0.1, 0.01):
+        assert (norms > network_checks.upper_norm(*shape, failure)).mean() <= failure
+    assert norms.max() > math.sqrt(shape[0]) + math.sqrt(shape[1]) - 1.2  # the bound is not idle
+
+
+def test_one_row_has_the_norm_of_chi():
+    """Four standard errors of a proportion of 10,000: false alarms below 1e-4 each."""
+    norms = np.linalg.norm(np.random.default_rng(8).standard_normal((10_000, 7)), axis=1)
+    for p in (0.5, 0.9, 0.99):
+        share = (norms <= stats.chi(7).ppf(p)).mean()
+        assert share == pytest.approx(p, abs=4 * math.sqrt(p * (1 - p) / 10_000))
+
+
+# Eqs. 21-24
+
+
+@given(st.integers(2, 5000), st.floats(0.01, 0.99))
+def test_equation_22_promises_an_infinite_cluster_below_every_threshold(d, part):
+    """Between 1/(2d) and 1/(2d - 1) there is none on Z^d, for there is none on the tree that holds its clusters."""
+    p = 1 / (2 * d) + part * (1 / (2 * d - 1) - 1 / (2 * d))
+    assert meanfield.poisson(2 * d * p).connected > 0
+    assert meanfield.bethe(p, 2 * d).connected == 0
+
+
+def test_q_is_the_isolated_site_between_two_proven_bounds():
+    """The bounds of the entry on Eq. 3 at p = 0.7, planes of k = 2, in which p > p_c; t is at least 0.9 (counted)."""
+    p, k = 0.7, 2
+    grown = growth.grow(p, k, n_samples=400, max_sites=20_000, rng=np.random.default_rng(0), n_workers=1)
+    assert growth.infinite_probability(grown, z=5).low > 0.9
+    rest = 1 - 0.9
+    most = 1 + math.floor(2 * k * math.log(1 - p) / math.log(rest))
+    ratios = []
+    for d in (20, 30, 60, 120):
+        isolated = float(meanfield.isolated(p, 2 * d))
+        blocks = (d - most) // k
+        few = sum((2 * d * p / (1 - p)) ** n * rest ** (n * blocks) for n in range(1, most))
+        upper = isolated * (1 + few) + rest ** (most * blocks)
+        found = rare.finite_probability(p, d, n_samples=500, max_sites=500, rng=np.random.default_rng(d)).value
+        assert isolated * (1 - 1e-12) <= found <= upper
+        ratios.append(upper / isolated)
+    assert ratios == sorted(ratios, reverse=True)
+    assert ratios[-1] < 1 + 1e-6
+
+
+def test_loops_matter_less_in_every_higher_dimension():
+    p, above, poisson = 0.25, [], []
+    for d in (8, 12, 16, 24):
+        found = rare.finite_probability(p, d, n_samples=20_000, max_sites=2000, rng=np.random.default_rng(d))
+        above.append(found.value / float(meanfield.bethe(p, 2 * d).disconnected) - 1)
+        poisson.append(float(meanfield.poisson(2 * d * p).disconnected) / found.value)
+        assert above[-1] > -4 * found.standard_error / found.value
+    assert above == sorted(above, reverse=True)
+    assert above[-1] < 1e-3
+    assert poisson == sorted(poisson)
+    assert poisson[-1] > 5
+
+
+@given(st.floats(2, 300))
+def test_the_corrected_expansion_has_the_error_it_states_and_the_printed_one_has_not(q):
+    lost, small = float(meanfield.poisson(q).disconnected), math.exp(-q)
+    assert abs((1 - q * small) * lost - small) <= small * (q * lost) ** 2 + 1e-15 * small
+    assert abs(lost - small / (1 - q * small)) <= 2 * q**2 * small**3 / (1 - q * small) + 1e-15 * small
+    assert (1 + q * math.exp(q)) * lost - small > q / 2  # printed: of the order of q^2 Q^2
+    assert lost - float(meanfield.printed_expansion(q)) > 0.5 * small
+
+
+@given(st.floats(1.5, 100))
+def test_the_series_of_lagrange_sums_to_the_root(q):
+    terms = [math.exp((n - 1) * math.log(n * q) - special.gammaln(n + 1) - n * q) for n in range(1, 400)]
+    assert sum(terms) == pytest.approx(float(meanfield.poisson(q).disconnected), rel=1e-9)
+
+
+@given(st.floats(0, 700))
+def test_q_lies_between_the_exponential_and_e_times_it(q):
+    lost = float(meanfield.poisson(q).disconnected)
+    assert math.exp(-q) * (1 - 1e-14) <= lost <= math.exp(1 - q) * (1 + 1e-14) or q < 1
+    assert lost <= math.exp(1 - q) * (1 + 1e-14)
