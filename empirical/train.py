@@ -7,6 +7,7 @@ So a training that was saved after any batch and goes on later, elsewhere, is th
 from __future__ import annotations
 
 import copy
+import pickle
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -148,7 +149,7 @@ def load(training: Training, path: Path) -> None:
     """
     try:
         content = torch.load(path, map_location=device_of(training.network), weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} must be a training that was saved, got {error}") from error
     training.network.load_state_dict(content["network"])
     training.optimiser.load_state_dict(content["optimiser"])

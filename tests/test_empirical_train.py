@@ -73,7 +73,9 @@ def test_what_is_no_training_is_refused(tmp_path):
     path = tmp_path / "half.pt"
     train.save(_start(), path)
     path.write_bytes(path.read_bytes()[:1000])
-    for name in ("half.pt", "missing.pt"):
+    (tmp_path / "zeros.pt").write_bytes(bytes(1000))
+    (tmp_path / "empty.pt").touch()
+    for name in ("half.pt", "zeros.pt", "empty.pt", "missing.pt"):
         with pytest.raises(ValueError, match=f"{name} must be a training that was saved, got "):
             train.load(_start(), tmp_path / name)
 
