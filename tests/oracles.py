@@ -397,3 +397,34 @@ def walk_segment(
         if t == 1:
             return found
         t = following
+
+
+def gaussian_expectation(phi: Callable[[np.ndarray], np.ndarray], a: float, b: float, correlation: float) -> float:
+    """E[phi(u) phi(v)] for centred Gaussian u, v of variances a, b: the trapezoidal rule over the plane."""
+    z = np.arange(-450, 451) * 0.02
+    density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) * 0.02
+    v = np.sqrt(b) * (correlation * z[:, None] + np.sqrt(1 - correlation**2) * z[None, :])
+    return float(density @ (phi(np.sqrt(a) * z)[:, None] * phi(v)) @ density)
+
+
+def wide_network_covariance(
+    points: np.ndarray,
+    phi: Callable[[np.ndarray], np.ndarray],
+    *,
+    depth: int,
+    width: int,
+    weight_variance: float,
+    bias_variance: float,
+    n_networks: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Covariance of the output over random networks of Eqs. 8-9, by drawing all layers but the last."""
+    total = np.zeros((len(points), len(points)))
+    for _ in range(n_networks):
+        layer = points @ rng.normal(size=(points.shape[1], width)) / np.sqrt(points.shape[1])
+        layer += rng.normal(size=width) * np.sqrt(bias_variance)
+        for _ in range(depth - 2):
+            layer = phi(layer) @ rng.normal(size=(width, width)) * np.sqrt(weight_variance / width)
+            layer += rng.normal(size=width) * np.sqrt(bias_variance)
+        total += weight_variance / width * phi(layer) @ phi(layer).T + bias_variance
+    return total / n_networks
