@@ -1,11 +1,11 @@
-"""Command line: ``python -m percolation scaling|lattice|threshold|regimes``."""
+"""Command line: ``python -m percolation scaling|lattice|threshold|regimes|levelsets``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from percolation import commandline, picture, regimes, scaling, threshold
+from percolation import commandline, levelsets, picture, regimes, scaling, threshold
 
 
 def _describe_scaling(summary: Mapping[str, Any]) -> str:
@@ -72,6 +72,25 @@ def _describe_threshold(summary: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _describe_levelsets(summary: Mapping[str, Any]) -> str:
+    columns = {
+        "field": "field",
+        "dimension": "d",
+        "p_c": "critical density",
+        "standard_error": "+-",
+        "level": "level / sd",
+        "published": "published",
+        "published_error": "+-",
+        "nu": "nu",
+        "nu_measured": "nu measured",
+        "nu_error": "+-",
+        "n_fields": "fields",
+        "largest": "L up to",
+        "source": "source",
+    }
+    return commandline.table(summary["rows"], columns)
+
+
 COMMANDS = {
     "scaling": commandline.Command(
         summary="1 - P(two far cubes of one label are connected) against the dimension, with fitted rates.",
@@ -100,6 +119,13 @@ COMMANDS = {
         experiment=lambda _: regimes.EXPERIMENT,
         describe=_describe_regimes,
         example="python -m percolation regimes --dimensions 3 6 13 40 --ratios 1.2 2 5 20 --seed 0",
+    ),
+    "levelsets": commandline.Command(
+        summary="The density at which level sets of the Gaussian free field percolate, and of independent sites.",
+        presets=levelsets.PRESETS,
+        experiment=lambda _: levelsets.EXPERIMENT,
+        describe=_describe_levelsets,
+        example="python -m percolation levelsets --sites 4000000 --seed 0",
     ),
 }
 

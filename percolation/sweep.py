@@ -213,6 +213,38 @@ def wrapping(
     return np.stack(workers(joblib.delayed(one)(seed) for seed in seeds.spawn(n_runs)))
 
 
+def wrapping_in_order(order: NDArray[np.integer], shape: Sequence[int]) -> NDArray[np.int64]:
+    """Return how many sites of a torus are occupied when a cluster first wraps around each axis, in a given order.
+
+    Parameters
+    ----------
+    order : array of int, shape (n_sites,)
+        The sites in C order, as a permutation: those of a field from its largest value down make its level sets.
+    shape : sequence of int
+        Sites along each axis, at least 3; every axis is periodic.
+
+    Returns
+    -------
+    array of int64, shape (n_axes,)
+
+    Raises
+    ------
+    TypeError
+        If a length is not an integer.
+    ValueError
+        If a length is below 3, or ``order`` is not one entry a site; that it is a permutation is not checked.
+
+    Examples
+    --------
+    >>> wrapping_in_order(np.array([2, 0, 1]), (3,)).tolist()
+    [3]
+    """
+    lengths, axes = _lattice(shape, True)
+    if order.shape != (lengths.prod(),):
+        raise ValueError(f"order must have shape ({lengths.prod()},), got {order.shape}")
+    return _run(order.astype(np.int32), False, lengths, axes, rng=None, to_end=False)[3]
+
+
 def _check(kind: str, n_runs: int, n_workers: int | None, *, least: int) -> None:
     if kind not in ("site", "bond"):
         raise ValueError(f"kind must be site or bond, got {kind}")
