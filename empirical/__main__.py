@@ -58,7 +58,7 @@ def _describe_untrained(summary: Mapping[str, Any]) -> str:
 def _describe_scaling(summary: Mapping[str, Any]) -> str:
     rows = []
     for found in summary["rows"]:
-        row = {"changed": f"{found['changed']} {found['value']}", "iterations": found["iterations_median"]}
+        row = {"changed": f"{found['changed']} {found['value']}".strip(), "iterations": found["iterations_median"]}
         row |= {"ends": f"{found['n_converged']} of {found['n_pairs']}", "primary": found["primary_quartiles"][1]}
         row |= {f"round_{k}": f"{one['share']:.2f}" for k, one in enumerate(found["connected"])}
         rows.append(row)
@@ -70,7 +70,7 @@ def _describe_scaling(summary: Mapping[str, Any]) -> str:
             "",
             table(rows, columns),
             "",
-            f"medians over pairs; ends optimised to a loss of {summary['threshold']:g}; what is not named is ResNet18's",
+            f"medians over pairs; ends optimised to a loss of {summary['threshold']:g}; base: ResNet18 on 32x32",
         ]
     )
 
@@ -123,7 +123,7 @@ COMMANDS = {
         uses_torch=True,
     ),
     "scaling": Command(
-        summary="Connect pairs of untrained networks of many sizes: input dimension, width, depth, gain, stem.",
+        summary="Connect pairs of untrained networks of many kinds: input dimension, width, depth, gain, stem.",
         presets={"quick": scaling.QUICK, "full": scaling.FULL},
         experiment=scaling.experiment,
         describe=_describe_scaling,

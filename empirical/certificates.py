@@ -14,11 +14,14 @@ import numpy as np
 import torch
 import xarray as xr
 from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
 from torch.nn import functional
 
 from empirical import models, untrained
+from empirical.connect import Connection
 from empirical.models import Network
 from empirical.paths import on_segments
+from empirical.synthesis import noise
 from lipschitz import segment, stages, threads
 from percolation.campaign import Arrays, Experiment
 
@@ -59,7 +62,10 @@ def experiment(device: str) -> Experiment[Settings, int]:
     )
 
 
-def _run_pair(settings: Settings, pair: int, seed: np.random.SeedSequence, device: torch.device) -> Arrays:
+def connect_pair(
+    settings: Settings, pair: int, seed: np.random.SeedSequence, device: torch.device
+) -> tuple[nn.Module, Connection]:
+    """Return the network of a pair, and how the pair was connected."""
     how = untrained.UntrainedSettings(
         network=settings.network,
         threshold=settings.threshold,
@@ -68,8 +74,21 @@ def _run_pair(settings: Settings, pair: int, seed: np.random.SeedSequence, devic
         max_iterations=settings.max_iterations,
         bypass_iterations=settings.max_iterations,
     )
-    network, _, found = untrained.connect_pair(how, pair, seed, device)
-    target = untrained.class_of(pair)
+    network = untrained.build(how, seed, device)
+    starts = noise([models.generator_from(seed, 1), models.generator_from(seed, 2)], scale=how.noise)
+    targets = torch.full((2,), class_of(pair), device=device)
+    _, (found,) = untrained.connect_pairs(how, network, starts.to(device), targets)
+    return network, found
+
+
+def class_of(pair: int) -> int:
+    """Return the class of a pair; the pairs go through all classes."""
+    return pair % models.N_CLASSES
+
+
+def _run_pair(settings: Settings, pair: int, seed: np.random.SeedSequence, device: torch.device) -> Arrays:
+    network, found = connect_pair(settings, pair, seed, device)
+    target = class_of(pair)
     prepared = stages.prepare(network, models.IMAGE_SHAPE, device=device)
     shape = (settings.max_rounds + 1, 2**settings.max_rounds)
     arrays = {name: np.full(shape, np.nan) for name in _OF_SEGMENTS}
@@ -130,7 +149,7 @@ def _collect(settings: Settings, arrays: Mapping[str, Arrays]) -> xr.Dataset:
             for name, (dims, units, text) in _VARIABLES.items()
         }
     )
-    classes = [untrained.class_of(pair) for pair in range(settings.n_pairs)]
+    classes = [class_of(pair) for pair in range(settings.n_pairs)]
     return dataset.assign_coords(
         {
             "round": ("round", np.arange(settings.max_rounds + 1), {"long_name": "rounds of bypassing; 0 is primary"}),

@@ -73,7 +73,7 @@ def build(
     return network.eval().to(device)
 
 
-class _ResNet(ResNet):
+class _ResNet(ResNet):  # type: ignore[misc]  # torchvision has no types
     """torchvision's ResNet of basic blocks in another width."""
 
     def __init__(self, width: int, blocks: int) -> None:
@@ -86,7 +86,8 @@ class _ResNet(ResNet):
     def _make_layer(self, block: Any, planes: int, blocks: int, *arguments: Any, **options: Any) -> nn.Sequential:
         if planes == 64:
             self.inplanes = self.width
-        return super()._make_layer(block, planes * self.width // 64, blocks, *arguments, **options)
+        layer: nn.Sequential = super()._make_layer(block, planes * self.width // 64, blocks, *arguments, **options)
+        return layer
 
 
 def _layout(name: str, width: int, blocks: int) -> nn.Module:
@@ -224,7 +225,7 @@ class _Matrix(nn.Module):
     def __init__(self, convolution: nn.Conv2d, shape: torch.Size) -> None:
         super().__init__()
         weight = convolution.weight.detach()
-        basis = torch.eye(shape.numel(), dtype=weight.dtype, device=weight.device).unflatten(1, shape)
+        basis = torch.eye(shape.numel(), dtype=weight.dtype, device=weight.device).reshape(-1, *shape)
         how = {name: getattr(convolution, name) for name in ("stride", "padding", "dilation", "groups")}
         columns = functional.conv2d(basis, weight, **how)
         self.shape = columns.shape[1:]
@@ -234,4 +235,4 @@ class _Matrix(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return (n, *self.shape)."""
-        return functional.linear(images.flatten(1), self.matrix, self.bias).unflatten(1, self.shape)
+        return functional.linear(images.flatten(1), self.matrix, self.bias).reshape(-1, *self.shape)

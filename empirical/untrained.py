@@ -27,9 +27,10 @@ from empirical import models
 from empirical.connect import Connection, connect
 from empirical.models import N_CLASSES, Network, Precision
 from empirical.synthesis import Optimised, noise, optimise_inputs
-from lipschitz import threads
+from lipschitz import segment, stages, threads
 from percolation.campaign import Arrays, Experiment
 
+Bypass = Literal["step", "gradient", "free"]
 ENDS = ("A", "C")
 IMAGES = ("A", "B", "B'", "C")
 
@@ -56,12 +57,13 @@ class UntrainedSettings(BaseModel):
     noise: float = Field(0.01, gt=0, description="standard deviation of the first input's pixels")
     high_frequency: float = Field(2.5e-7, ge=0, description="weight of the total variation of A")
     max_rounds: int = Field(4, ge=0, le=8, description="rounds of bypassing after which a pair is given up")
-    bypass: Literal["step", "gradient", "free"] = Field("step", description="what is projected off AC, if anything")
+    bypass: Bypass = Field("step", description="what is projected off AC, if anything")
     bypass_iterations: int = Field(1024, ge=0, description="steps after which a bypass point is given up")
     bypass_learning_rate: float = Field(0.05, gt=0, description="of Adam, for the bypass points")
     mse: float = Field(0.0, ge=0, description="weight of the mean squared distance of B' from B")
     bypass_high_frequency: float = Field(0.0, ge=0, description="weight of the total variation of B' - B")
     precision: Precision = Field("float32", description="of the gradients; reported losses are float32")
+    certify: bool = Field(False, description="enclose the largest loss on every path of the first network's first pair")
     seed: int = Field(0, ge=0, description="seed of the run")
 
     @field_validator("classes")
@@ -92,7 +94,7 @@ OFFICIAL = UntrainedSettings(classes=(0,), max_iterations=8192, bypass="free")
 QUICK = UntrainedSettings(classes=(0, 1), threshold=0.005, delta=0.01)
 """Two pairs; thresholds ten times the paper's, with which the ends converge in a quarter of the steps."""
 
-FULL = UntrainedSettings(n_networks=20, n_pairs=5, max_iterations=8192, precision="bfloat16")
+FULL = UntrainedSettings(n_networks=20, n_pairs=5, max_iterations=8192, precision="bfloat16", certify=True)
 """A thousand pairs: 20 networks, 10 classes, 5 pairs; the authors' iterations, the bypass kept in its hyperplane."""
 
 
@@ -100,9 +102,9 @@ def experiment(device: str) -> Experiment[UntrainedSettings, int]:
     """Return the experiment, computed on ``device``; its tasks are the networks."""
     where = models.check_device(device)
 
-    def run_task(settings: UntrainedSettings, _network: int, seed: np.random.SeedSequence) -> Arrays:
+    def run_task(settings: UntrainedSettings, network: int, seed: np.random.SeedSequence) -> Arrays:
         with threads.one_thread():
-            return run_network(settings, seed, where)
+            return run_network(settings, seed, where, certify=settings.certify and network == 0)
 
     return Experiment(
         name="untrained",
@@ -114,15 +116,9 @@ def experiment(device: str) -> Experiment[UntrainedSettings, int]:
     )
 
 
-def connect_pairs(
-    settings: UntrainedSettings, seed: np.random.SeedSequence, device: torch.device
-) -> tuple[nn.Module, Optimised, list[Connection]]:
-    """Return a network, the ends of its pairs, and how they were connected.
-
-    The pairs go through the classes, ``n_pairs`` of each; the ends are A and C of the first pair, of the second, and so
-    on. A start depends on its own class, number and end alone.
-    """
-    network = models.build(
+def build(settings: UntrainedSettings, seed: np.random.SeedSequence, device: torch.device) -> nn.Module:
+    """Return the network of a seed."""
+    return models.build(
         settings.network,
         generator=models.generator_from(seed, 0),
         width=settings.width,
@@ -130,19 +126,25 @@ def connect_pairs(
         gain=settings.gain,
         device=device,
     )
-    rows = list(product(settings.classes, range(settings.n_pairs), range(2)))
-    generators = [models.generator_from(seed, 1, *row) for row in rows]
-    shape = (3, settings.image_size, settings.image_size)
-    targets = torch.tensor([label for label, _, _ in rows], device=device)
+
+
+def connect_pairs(
+    settings: UntrainedSettings, network: nn.Module, starts: torch.Tensor, targets: torch.Tensor
+) -> tuple[Optimised, list[Connection]]:
+    """Return the ends of pairs and how they were connected.
+
+    ``starts``, (2 n, 3, h, w), are the first inputs: of A and C of the first pair, of the second, and so on;
+    ``targets``, (2 n,), their classes.
+    """
     ends = optimise_inputs(
         network,
-        noise(generators, scale=settings.noise, shape=shape).to(device),
+        starts,
         targets,
         threshold=settings.threshold,
         max_iterations=settings.max_iterations,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
-        high_frequency=torch.tensor([settings.high_frequency if end == 0 else 0.0 for _, _, end in rows]),
+        high_frequency=torch.tensor([settings.high_frequency, 0.0]).repeat(len(starts) // 2),
         precision=settings.precision,
     )
     found = connect(
@@ -161,12 +163,22 @@ def connect_pairs(
         n_points=settings.n_points,
         precision=settings.precision,
     )
-    return network, ends, found
+    return ends, found
 
 
-def run_network(settings: UntrainedSettings, seed: np.random.SeedSequence, device: torch.device) -> Arrays:
-    """Return what is kept of one network: numbers for every pair, curves and images of its first pair."""
-    _, ends, found = connect_pairs(settings, seed, device)
+def run_network(
+    settings: UntrainedSettings, seed: np.random.SeedSequence, device: torch.device, *, certify: bool = False
+) -> Arrays:
+    """Return what is kept of one network: numbers for every pair, curves and images of its first pair.
+
+    The pairs go through the classes, ``n_pairs`` of each. A start depends on its own class, number and end alone.
+    """
+    network = build(settings, seed, device)
+    rows = list(product(settings.classes, range(settings.n_pairs), range(2)))
+    image = (3, settings.image_size, settings.image_size)
+    starts = noise([models.generator_from(seed, 1, *row) for row in rows], scale=settings.noise, shape=image)
+    targets = torch.tensor([label for label, _, _ in rows])
+    ends, found = connect_pairs(settings, network, starts.to(device), targets.to(device))
     n_rounds, n_segments = settings.max_rounds + 1, 2**settings.max_rounds
     each = [_numbers(one, n_rounds, n_segments) for one in found]
     arrays = {name: np.stack([numbers[name] for numbers in each]) for name in each[0]}
@@ -179,7 +191,8 @@ def run_network(settings: UntrainedSettings, seed: np.random.SeedSequence, devic
     }
     shape = (len(settings.classes), settings.n_pairs)
     arrays = {name: values.reshape(*shape, *values.shape[1:]) for name, values in arrays.items()}
-    return arrays | _drawn(settings, ends.inputs[:2], found[0])
+    arrays |= _drawn(settings, ends.inputs[:2], found[0])
+    return arrays | _certified(network if certify else None, found[0], settings)
 
 
 _OF_ROUNDS = ("barrier", "barrier_alpha", "gap", "mean", "length_ratio", "deviation")
@@ -215,6 +228,27 @@ def _drawn(settings: UntrainedSettings, ends: torch.Tensor, found: Connection) -
     return arrays
 
 
+def _certified(network: nn.Module | None, found: Connection, settings: UntrainedSettings) -> Arrays:
+    """Enclose the largest loss on each segment of the first pair's paths; nan without a network."""
+    n_rounds, n_segments = settings.max_rounds + 1, 2**settings.max_rounds
+    arrays: Arrays = {name: np.full((n_rounds, n_segments), np.nan) for name in _CERTIFIED}
+    if network is None:
+        return arrays
+    device = models.device_of(network)
+    prepared = stages.prepare(network, tuple(found.paths[0].shape[1:]), device=device)
+    for i, path in enumerate(found.paths):
+        for j, (a, b) in enumerate(zip(path[:-1].double(), path[1:].double(), strict=True)):
+            known = segment.maximise_segment(prepared, a, b, settings.classes[0], device=device)
+            for name, field in _CERTIFIED.items():
+                arrays[name][i, j] = getattr(known, field)
+    return arrays
+
+
+_CERTIFIED = {
+    "certified_lower": "lower_loss",
+    "certified_upper": "upper_loss_everywhere",
+    "certified_pieces": "n_pieces",
+}
 _EACH = ("network", "class", "pair")
 _VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "barrier": ((*_EACH, "round"), "nat", "highest loss found on the path; nan where a round did not happen"),
@@ -237,6 +271,16 @@ _VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "drawn_loss": (("network", "round", "point"), "nat", "first pair of the network: cross-entropy along the path"),
     "drawn_stop_alpha": (("network", "round", "stop"), "1", "first pair of the network: position of the path's stops"),
 }
+_OF_THE_FIRST: dict[str, tuple[tuple[str, ...], str, str]] = {
+    "images": (
+        ("image", "channel", "row", "column"),
+        "1",
+        "first pair of the first network: inputs, in normalised pixel space; B' is nan if not needed",
+    ),
+    "certified_lower": (("round", "segment"), "nat", "the same pair: the largest loss is no smaller; nan if not asked"),
+    "certified_upper": (("round", "segment"), "nat", "the same pair: the largest loss is no larger"),
+    "certified_pieces": (("round", "segment"), "1", "the same pair: linear pieces"),
+}
 
 
 def _collect(settings: UntrainedSettings, arrays: Mapping[str, Arrays]) -> xr.Dataset:
@@ -247,12 +291,8 @@ def _collect(settings: UntrainedSettings, arrays: Mapping[str, Arrays]) -> xr.Da
             for name, (dims, units, text) in _VARIABLES.items()
         }
     )
-    primary = dataset["barrier"].to_numpy()[..., 0]
-    drawn = int(np.abs(primary[:, 0, 0] - np.median(primary)).argmin())
-    dataset["drawn"] = ((), drawn, {"units": "1", "long_name": "network whose first barrier is nearest to the median"})
-    dims = ("image", "channel", "row", "column")
-    text = "inputs of the drawn network's first pair, in normalised pixel space; B' is nan if not needed"
-    dataset["images"] = (dims, networks[drawn]["images"], {"units": "1", "long_name": text})
+    for name, (dims, units, text) in _OF_THE_FIRST.items():
+        dataset[name] = (dims, networks[0][name], {"units": units, "long_name": text})
     return dataset.assign_coords(
         {
             "round": ("round", np.arange(settings.max_rounds + 1), {"long_name": "rounds of bypassing; 0 is primary"}),
@@ -302,6 +342,7 @@ def _summarise(settings: UntrainedSettings, dataset: xr.Dataset) -> dict[str, An
     rounds = by_round(dataset)
     n_rounds = dataset["length_ratio"].notnull().sum("round")
     last = dataset["length_ratio"].isel(round=n_rounds - 1)  # of each pair's last path
+    certified = dataset["certified_upper"].max("segment").to_numpy()
     per_network = dataset["is_connected"].isel(round=-1).mean(("class", "pair")).to_numpy()
     return {
         "network": settings.network,
@@ -315,6 +356,7 @@ def _summarise(settings: UntrainedSettings, dataset: xr.Dataset) -> dict[str, An
         "converged": {end: int(n) for end, n in zip(ENDS, dataset["converged"].sum(_EACH).to_numpy(), strict=True)},
         "length_ratio_median": float(last.median()),
         "length_ratio_max": float(last.max()),
+        "certified_barriers": [value for value in certified.tolist() if np.isfinite(value)],
         "n_bypasses": int(dataset["n_bypasses"].sum()),
         "n_bypasses_converged": int(dataset["n_converged"].sum()),
         "n_gradients": int(dataset["n_gradients"].sum() + dataset["iterations"].sum()),

@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 from torch.nn import functional
 
-from empirical import certificates, untrained
+from empirical import certificates
 from empirical.certificates import N_SAMPLES, Settings
 from percolation import campaign
 
@@ -36,19 +36,13 @@ def test_no_sample_is_above_the_certified_maximum(run):
 
 
 def test_the_maximum_stands_where_it_is_said(run):
-    network, _, found = untrained.connect_pair(
-        untrained.UntrainedSettings(
-            network="convnet", threshold=0.05, delta=0.1, max_rounds=1, max_iterations=150, bypass_iterations=150
-        ),
-        1,
-        campaign.seed_sequence(TINY.seed, "pair=1"),
-        torch.device("cpu"),
-    )
+    seed = campaign.seed_sequence(TINY.seed, "pair=1")
+    network, found = certificates.connect_pair(TINY, 1, seed, torch.device("cpu"))
     here = run.dataset.isel(pair=1, round=0, segment=0)
     a, c = found.paths[0].double()
     point = a + float(here["t"]) * (c - a)
     with torch.no_grad():
-        loss = functional.cross_entropy(network.double()(point[None]), torch.tensor([untrained.class_of(1)]))
+        loss = functional.cross_entropy(network.double()(point[None]), torch.tensor([certificates.class_of(1)]))
     assert float(loss) == pytest.approx(float(here["loss"]), rel=1e-9)
     assert float(run.dataset["zoom_loss"].isel(pair=1, zoom=100)) == pytest.approx(float(loss), rel=1e-9)
 

@@ -21,8 +21,8 @@ UNTRAINED = [
     "0.4",
     "--n-points",
     "32",
-    "--n-pairs",
-    "1",
+    "--classes",
+    "3",
 ]
 EVOLUTION = ["evolution", "--network", "convnet", "--threshold", "0.5", "--delta", "1", "--n-points", "11"]
 EVOLUTION += ["--max-rounds", "1", "--batch-stages", "0", "1"]
@@ -43,7 +43,7 @@ def test_untrained_prints_a_table_and_where_it_wrote(tmp_path, capsys):
     (folder,) = tmp_path.iterdir()
     assert printed.endswith(f"written to {folder}\n")
     assert "primary" in printed
-    assert "1 of 1 pairs connected" in printed
+    assert "1 pairs, 1 network(s)" in printed
     assert sorted(path.name for path in folder.iterdir()) == [
         "provenance.json",
         "result.nc",
@@ -90,7 +90,7 @@ def test_the_module_runs_as_a_command(tmp_path):
         (["evolution", "--data", "nowhere.npz"], "data must be digits, cifar10 or an .npz file that is there"),
         (["evolution", "--classes", "3", "3"], "must rise"),
         (["evolution", "--preset", "grand"], "--preset must be one of quick, cpu, paper, got grand"),
-        (["evolve"], "there is no command 'evolve'; known: untrained, evolution"),
+        (["evolve"], "there is no command 'evolve'; known: untrained, scaling, evolution"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(arguments, message, tmp_path, capsys):

@@ -3,12 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from empirical import untrained
 from percolation import campaign
 
-TINY = untrained.UntrainedSettings(network="convnet", n_pairs=2, threshold=0.05, delta=0.1, n_points=64)
+TINY = untrained.UntrainedSettings(
+    network="convnet", classes=(0, 3), n_networks=2, threshold=0.05, delta=0.1, n_points=64, certify=True
+)
 
 
 @pytest.fixture(scope="module")
@@ -16,18 +20,28 @@ def finished(tmp_path_factory):
     return campaign.run(untrained.experiment("cpu"), TINY, out=tmp_path_factory.mktemp("runs"))
 
 
-def test_the_presets_are_the_papers_numbers_and_a_quicker_form():
+def test_the_presets_are_the_papers_numbers_and_those_of_its_authors_code():
     paper = untrained.PAPER
     assert (paper.threshold, paper.delta, paper.max_iterations, paper.n_points) == (0.0005, 0.001, 4096, 200)
     assert (paper.learning_rate, paper.weight_decay, paper.high_frequency) == (0.05, 1e-7, 2.5e-7)
-    assert untrained.QUICK.network == paper.network == "resnet18"
+    assert (paper.bypass_learning_rate, paper.bypass_iterations, paper.mse) == (0.005, 1024, 0.1)
+    assert paper.bypass_high_frequency == 1e-7
+    official = untrained.OFFICIAL
+    assert (official.max_iterations, official.bypass, official.bypass_learning_rate) == (8192, "free", 0.05)
+    assert (official.mse, official.bypass_high_frequency, official.threshold) == (0, 0, 0.0005)
+    full = untrained.FULL
+    assert full.n_networks * len(full.classes) * full.n_pairs == 1000
+    assert untrained.QUICK.network == paper.network == full.network == "resnet18"
 
 
-def test_the_result_holds_the_curves_of_every_round(finished):
+def test_the_result_holds_numbers_of_every_pair_and_curves_of_some(finished):
     dataset = finished.dataset
     assert dict(dataset.sizes) == {
-        "pair": 2,
+        "network": 2,
+        "class": 2,
+        "pair": 1,
         "round": TINY.max_rounds + 1,
+        "segment": 2**TINY.max_rounds,
         "point": 64,
         "stop": 2**TINY.max_rounds + 1,
         "end": 2,
@@ -40,33 +54,99 @@ def test_the_result_holds_the_curves_of_every_round(finished):
         assert variable.attrs["units"], name
         assert variable.attrs["long_name"], name
     happened = np.isfinite(dataset["barrier"].values)
-    assert np.array_equal(np.isfinite(dataset["loss"].values).all(axis=2), happened)
-    assert np.array_equal(np.isfinite(dataset["loss"].values).any(axis=2), happened)
-    assert np.array_equal(dataset["n_segments"].values > 0, happened)
-    assert np.array_equal(np.isfinite(dataset["stop_alpha"]).sum("stop") - happened, dataset["n_segments"])
-    assert (dataset["barrier"].values[happened] >= dataset["loss"].values[happened].max(axis=1)).all()
-    last = [row[np.isfinite(row)][-1] for row in dataset["barrier"].values]
-    assert np.array_equal(dataset["is_connected"].values[:, -1].astype(bool), np.array(last) <= TINY.delta)
-    assert dataset["class"].values.tolist() == [0, 1]
+    for name in ("barrier_alpha", "gap", "mean", "length_ratio", "deviation"):
+        assert np.array_equal(np.isfinite(dataset[name].values), happened), name
+    assert np.array_equal(dataset["segment_loss"].max("segment").values, dataset["barrier"].values, equal_nan=True)
+    assert (dataset["mean"].values[happened] <= dataset["barrier"].values[happened]).all()
+    assert (dataset["deviation"].values[..., 0] == 0).all()
+    counts = np.isfinite(dataset["segment_loss"].values).sum(axis=-1)
+    assert np.array_equal(counts > 0, happened)
+    assert (np.diff(np.where(happened, counts, 99), axis=-1) > 0)[happened[..., 1:]].all()
+    first = {"class": 0, "pair": 0}
+    drawn = np.isfinite(dataset["drawn_loss"].values)
+    assert np.array_equal(drawn.all(axis=-1), happened[:, 0, 0])
+    assert np.array_equal(drawn.any(axis=-1), happened[:, 0, 0])
+    peaks = dataset["drawn_loss"].max("point").values
+    assert (peaks <= dataset["barrier"].isel(first).values)[happened[:, 0, 0]].all()
+    stops = np.isfinite(dataset["drawn_stop_alpha"].values).sum(axis=-1)
+    assert np.array_equal(np.maximum(stops - 1, 0), counts[:, 0, 0])
+    assert dataset["class"].values.tolist() == [0, 3]
 
 
-def test_the_images_are_the_inputs_of_the_curve(finished):
-    dataset = finished.dataset.isel(pair=0)
+def test_connected_means_that_the_last_path_is_below_delta(finished):
+    dataset = finished.dataset
+    barriers = dataset["barrier"].values.reshape(-1, TINY.max_rounds + 1)
+    last = np.array([row[np.isfinite(row)][-1] for row in barriers])
+    connected = dataset["is_connected"].values.astype(bool).reshape(barriers.shape)
+    assert np.array_equal(connected[:, -1], last <= TINY.delta)
+    assert (connected[:, 1:] >= connected[:, :-1]).all()
+
+
+def test_the_tree_leads_every_segment_back_to_the_straight_one(finished):
+    parents = finished.dataset["segment_parent"].values.reshape(-1, TINY.max_rounds + 1, 2**TINY.max_rounds)
+    losses = finished.dataset["segment_loss"].values.reshape(parents.shape)
+    for tree, loss in zip(parents, losses, strict=True):
+        assert tree[0, 0] == -1
+        for i in range(1, len(tree)):
+            there = np.isfinite(loss[i])
+            if not there.any():
+                break
+            assert set(tree[i][there]) == set(np.flatnonzero(np.isfinite(loss[i - 1])))
+            assert (tree[i][~there] == -1).all()
+            for parent, count in zip(*np.unique(tree[i][there], return_counts=True), strict=True):
+                assert count == (2 if loss[i - 1, parent] > TINY.delta else 1)
+
+
+def test_the_images_are_the_inputs_of_the_first_curve(finished):
+    dataset = finished.dataset
     a, b, bypass, c = dataset["images"].values
-    share = float(dataset["barrier_alpha"][0])
+    share = float(dataset["barrier_alpha"][0, 0, 0, 0])
     np.testing.assert_allclose(b, a + share * (c - a), atol=1e-5)
     cosine = np.sum((bypass - b) * (c - a)) / np.linalg.norm(bypass - b) / np.linalg.norm(c - a)
     assert abs(cosine) < 1e-5
 
 
+def test_certificates_enclose_what_was_sampled(finished):
+    dataset = finished.dataset
+    sampled = dataset["segment_loss"].values[0, 0, 0]
+    there = np.isfinite(sampled)
+    lower, upper = dataset["certified_lower"].values, dataset["certified_upper"].values
+    assert np.array_equal(np.isfinite(upper), there)
+    assert (lower <= upper)[there].all()
+    assert (sampled <= upper * (1 + 1e-4))[there].all()  # sampled in float32
+    assert (sampled >= lower * (1 - 1e-2))[there].all()  # as near as samples come
+    assert (dataset["certified_pieces"].values[there] > 10).all()
+    assert finished.summary["certified_barriers"] == [row.max() for row in upper if np.isfinite(row).any()] or (
+        np.allclose(finished.summary["certified_barriers"], np.nanmax(upper[there.any(axis=1)], axis=1))
+    )
+
+
 def test_the_summary_quotes_the_result(finished):
-    summary = finished.summary
-    assert summary["n_connected"] == int(finished.dataset["is_connected"][:, -1].sum())
-    assert [row["round"] for row in summary["rounds"]] == list(range(len(summary["rounds"])))
-    for k, pair in enumerate(summary["pairs"]):
-        barriers = finished.dataset["barrier"].values[k]
-        assert pair["barriers"] == barriers[np.isfinite(barriers)].tolist()
-        assert pair["converged"] == [loss <= TINY.threshold for loss in pair["end_loss"]]
+    summary, dataset = finished.summary, finished.dataset
+    assert summary["n_pairs"] == 4
+    for i, row in enumerate(summary["rounds"]):
+        barriers = dataset["barrier"].values[..., i]
+        barriers = barriers[np.isfinite(barriers)]
+        assert row["round"] == i
+        assert row["n_paths"] == len(barriers)
+        assert row["barrier_range"] == [barriers.min(), barriers.max()]
+        assert row["connected"]["n"] == int(dataset["is_connected"].isel(round=i).sum())
+        assert row["connected"]["of"] == 4
+        assert row["connected_converged"]["of"] == int(dataset["converged"].all("end").sum())
+    assert summary["converged"]["C"] == int((dataset["end_loss"].values[..., 1] <= TINY.threshold).sum())
+    assert summary["n_gradients"] == int(dataset["n_gradients"].sum() + dataset["iterations"].sum())
+
+
+@given(st.integers(0, 40), st.integers(0, 40))
+def test_the_wilson_interval_solves_its_equation(n, more):
+    found = untrained.share(n, n + more)
+    if n + more == 0:
+        assert np.isnan(found["share"])
+        return
+    # Wilson: the ends are the p with (share - p)^2 = z^2 p (1 - p) / n, z = 1.959964.
+    for end in (found["low"], found["high"]):
+        assert abs((found["share"] - end) ** 2 - 1.959963984540054**2 * end * (1 - end) / found["of"]) < 1e-9
+    assert found["low"] <= found["share"] <= found["high"]
 
 
 def test_the_same_settings_give_the_same_bits_with_any_number_of_workers(finished, tmp_path):
@@ -75,16 +155,27 @@ def test_the_same_settings_give_the_same_bits_with_any_number_of_workers(finishe
     assert again.summary == finished.summary
 
 
-def test_a_pair_is_not_shifted_by_the_number_of_pairs(finished, tmp_path):
-    one = campaign.run(untrained.experiment("cpu"), TINY.model_copy(update={"n_pairs": 1}), out=tmp_path)
-    assert np.array_equal(one.dataset["loss"].values[0], finished.dataset["loss"].values[0], equal_nan=True)
+def test_a_pair_is_shifted_by_no_other(finished, tmp_path):
+    fewer = TINY.model_copy(update={"classes": (3,), "n_networks": 1, "certify": False})
+    one = campaign.run(untrained.experiment("cpu"), fewer, out=tmp_path).dataset
+    kept = finished.dataset.isel(network=0).sel({"class": 3})
+    # Another batch: rounding only, see empirical.synthesis.
+    np.testing.assert_allclose(one["barrier"].values[0, 0, :, 0], kept["barrier"].values[..., 0], rtol=0.05)
+    np.testing.assert_allclose(one["iterations"].values[0, 0], kept["iterations"].values, atol=2)
 
 
 def test_inputs_that_did_not_converge_are_reported_as_such(tmp_path):
-    short = TINY.model_copy(update={"n_pairs": 1, "max_iterations": 2, "bypass_iterations": 2, "max_rounds": 2})
-    found = campaign.run(untrained.experiment("cpu"), short, out=tmp_path)
-    assert found.summary["pairs"][0]["converged"] == [False, False]
-    assert found.summary["pairs"][0]["is_connected"] is False
+    change = {"classes": (0,), "n_networks": 1, "max_iterations": 2, "bypass_iterations": 2, "max_rounds": 2}
+    found = campaign.run(untrained.experiment("cpu"), TINY.model_copy(update=change), out=tmp_path)
+    assert found.summary["converged"] == {"A": 0, "C": 0}
+    assert found.summary["rounds"][-1]["connected"]["n"] == 0
+    assert found.summary["rounds"][-1]["connected_converged"] == {
+        "n": 0,
+        "of": 0,
+        "share": None,
+        "low": None,
+        "high": None,
+    }
 
 
 @pytest.mark.parametrize(
@@ -93,6 +184,9 @@ def test_inputs_that_did_not_converge_are_reported_as_such(tmp_path):
         ({"threshold": 0.01, "delta": 0.01}, "threshold must be below delta = 0.01, got 0.01"),
         ({"n_points": 30, "max_rounds": 4}, "n_points must be at least 32, 2 for each possible segment, got 30"),
         ({"network": "vgg"}, "Input should be 'resnet18', 'resnet18_cifar' or 'convnet'"),
+        ({"network": "convnet", "width": 8}, "width, blocks and image_size must be left at 64, 2 and 32 for a convnet"),
+        ({"classes": (1, 0)}, r"classes must rise, from 0 to 9, got \[1, 0\]"),
+        ({"classes": (10,)}, r"classes must rise, from 0 to 9, got \[10\]"),
         ({"colour": 1}, "Extra inputs are not permitted"),
     ],
 )

@@ -1,0 +1,208 @@
+"""Connectivity of untrained networks against dimension, width, depth, gain, stem and the method's choices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from empirical import scaling, untrained
+from paper_figs import style
+from paper_figs.plot import Plot, Verdict
+
+SETTINGS = {
+    "quick": scaling.QUICK,
+    "paper": scaling.FULL,
+    "ci": scaling.QUICK.model_copy(
+        update={
+            "image_sizes": (8,),
+            "widths": (8,),
+            "blocks": (),
+            "classes": (0, 1),
+            "threshold": 0.5,
+            "delta": 1.0,
+            "max_iterations": 60,
+            "max_rounds": 2,
+        }
+    ),
+}
+_BASE = {"image_size": "32", "width": "64", "blocks": "2", "gain": "1.0"}
+_ROLES = ("exact", "untrained", "mean field", "network", "upper")
+_MARKERS = "xosD^"
+_CHOICES = {
+    "network": "CIFAR stem",
+    "bypass gradient": "gradient\nprojected",
+    "bypass free": "free\nbypass",
+    "mse": "MSE\npenalty",
+    "noise": "start\nsd 0.1",
+}
+
+
+def _settings(dataset: xr.Dataset) -> scaling.ScalingSettings:
+    return scaling.ScalingSettings.model_validate_json(dataset.attrs["settings"])
+
+
+def _kinds(dataset: xr.Dataset, changed: str) -> list[tuple[float, xr.Dataset]]:
+    """Return (value, pairs) of everything where this was changed, and of the base, in rising order."""
+    found = []
+    for i, (name, value) in enumerate(zip(dataset["changed"].values, dataset["value"].values, strict=True)):
+        if name in (changed, scaling.BASE):
+            found.append((float(_BASE[changed] if name == scaling.BASE else value), dataset.isel(kind=i)))
+    return sorted(found, key=lambda one: one[0])
+
+
+def _share(pairs: xr.Dataset, n_rounds: int) -> tuple[float, float, float]:
+    connected = pairs["is_connected"].isel(round=n_rounds)
+    one = untrained.share(int(connected.sum()), connected.size)
+    return one["share"], one["share"] - one["low"], one["high"] - one["share"]
+
+
+def _draw_shares(axes: Axes, places: Sequence[float], kinds: Sequence[xr.Dataset], *, is_log: bool) -> None:
+    n_rounds = kinds[0].sizes["round"]
+    for k in range(n_rounds):
+        shares = np.array([_share(pairs, k) for pairs in kinds])
+        shift = (k - (n_rounds - 1) / 2) * 0.03
+        x = np.array(places) * (1 + shift) if is_log else np.array(places) + 3 * shift
+        axes.errorbar(
+            x,
+            shares[:, 0],
+            np.maximum(shares[:, 1:].T, 0),
+            color=style.COLOURS[_ROLES[k % len(_ROLES)]],
+            marker=_MARKERS[k % len(_MARKERS)],
+            linewidth=0.8 if is_log else 0,
+            elinewidth=0.8,
+            label=f"{k}",
+        )
+    axes.set_ylim(-0.04, 1.04)
+
+
+@style.styled
+def draw(dataset: xr.Dataset) -> Figure:
+    """Return the share of pairs connected against each thing that was changed, and barriers against dimension."""
+    figure, axes = style.panels(3, n_rows=2, height=4.6)
+    names = ("input dimension", "width of the first stage", "convolutions", "gain of the weights")
+    for panel, (changed, name, letter) in enumerate(zip(_BASE, names, "abcd", strict=True)):
+        kinds = _kinds(dataset, changed)
+        values = np.array([value for value, _ in kinds])
+        places = {"image_size": 3 * values**2, "blocks": 8 * values + 1}.get(changed, values).tolist()
+        _draw_shares(axes[panel], places, [pairs for _, pairs in kinds], is_log=True)
+        axes[panel].set_xscale("log")
+        axes[panel].minorticks_off()
+        axes[panel].set_xticks(places, [f"{place:g}" for place in places], fontsize=7, rotation=45)
+        axes[panel].set_xlabel(name)
+        style.name_panel(axes[panel], letter)
+    axes[0].set_ylabel("share connected")
+    axes[3].set_ylabel("share connected")
+    axes[0].legend(title="rounds", ncols=2, fontsize=7, title_fontsize=7, loc="center right")
+
+    labels, kinds_of = [], []
+    for i, (name, value) in enumerate(zip(dataset["changed"].values, dataset["value"].values, strict=True)):
+        label = "base" if name == scaling.BASE else _CHOICES.get(f"{name} {value}", _CHOICES.get(name))
+        if label is not None:
+            labels.append(label)
+            kinds_of.append(dataset.isel(kind=i))
+    _draw_shares(axes[4], range(len(labels)), kinds_of, is_log=False)
+    axes[4].set_xticks(range(len(labels)), labels, fontsize=6.5, rotation=45)
+    style.name_panel(axes[4], "e")
+
+    kinds = _kinds(dataset, "image_size")
+    dimension = 3 * np.array([value for value, _ in kinds]) ** 2
+    for k, label in enumerate(("primary", "secondary", "tertiary")[: dataset.sizes["round"]]):
+        spread = np.array([np.nanquantile(pairs["barrier"].isel(round=k), (0.25, 0.5, 0.75)) for _, pairs in kinds])
+        axes[5].errorbar(
+            dimension * (1 + 0.03 * k),
+            spread[:, 1],
+            np.abs(spread[:, [0, 2]] - spread[:, [1]]).T,
+            color=style.COLOURS[_ROLES[k]],
+            marker=_MARKERS[k],
+            linewidth=0.8,
+            label=label,
+        )
+    style.threshold(axes[5], _settings(dataset).delta, "δ")
+    axes[5].set_xscale("log")
+    axes[5].set_yscale("log")
+    axes[5].minorticks_off()
+    axes[5].set_xticks(dimension, [f"{place:g}" for place in dimension], fontsize=7, rotation=45)
+    axes[5].set_xlabel("input dimension")
+    axes[5].set_ylabel("barrier (nats)")
+    axes[5].legend(loc="upper right", fontsize=7)
+    style.name_panel(axes[5], "f")
+    return figure
+
+
+def caption(dataset: xr.Dataset) -> str:
+    """Return the caption."""
+    settings = _settings(dataset)
+    n_pairs = dataset["barrier"].isel(kind=0, round=0).size
+    converged = dataset["converged"].all("end")
+    scale = ""
+    if settings.delta > 0.01 or settings.n_networks < scaling.FULL.n_networks:
+        scale = (
+            f" The preset paper has {scaling.FULL.n_networks} networks of each kind and delta = {scaling.FULL.delta:g}."
+        )
+    return (
+        f"Untrained ResNets, one thing changed at a time from ResNet18 on 32x32 images; {n_pairs} pairs of each kind "
+        f"({settings.n_networks} network(s), {len(settings.classes)} class(es), {settings.n_pairs} pair(s) each), the same seeds for all kinds. "
+        f"Ends optimised to a loss of {settings.threshold:g} within {settings.max_iterations:,} steps ({int(converged.sum()):,} of "
+        f"{converged.size:,} pairs have both there), connected below {settings.delta:g}. (a-d) Share of pairs connected after 0, 1, 2... rounds "
+        "of bypassing, with 95 % Wilson intervals, against the input's dimension, the channels of the first stage, the number of "
+        "convolutions, and the factor on the standard deviation of their weights. (e) The other stem (3x3, no pooling), and the "
+        "method's choices: the gradient projected instead of the step, no projection, a penalty of 0.1 mean squared distance, a start of "
+        f"standard deviation 0.1. (f) Median barrier, bars are quartiles.{scale}"
+    )
+
+
+def judge(dataset: xr.Dataset) -> list[Verdict]:
+    """Return what a real network says about the dimension."""
+    settings = _settings(dataset)
+    kinds = _kinds(dataset, "image_size")
+    dimensions = [int(3 * value**2) for value, _ in kinds]
+    last = [_share(pairs, -1)[0] for _, pairs in kinds]
+    primary = [float(np.nanmedian(pairs["barrier"].isel(round=0))) for _, pairs in kinds]
+    needed = [float(_rounds(pairs).mean()) for _, pairs in kinds]
+
+    def listed(values: Sequence[float]) -> str:
+        return ", ".join(f"{value:.3g}" for value in values)
+
+    # More than twice the standard error of the two ends of the range.
+    errors = [float(_rounds(pairs).std()) / np.sqrt(_rounds(pairs).size) for _, pairs in (kinds[0], kinds[-1])]
+    fewer = needed[0] - needed[-1] > 2 * float(np.hypot(*errors))
+    return [
+        Verdict(
+            claim="Inputs of a real network are the better connected, the higher the input's dimension",
+            source="Section 4, conjecture; App. B.5",
+            measured=(
+                f"dimensions {', '.join(map(str, dimensions))}: share connected in the end {listed(last)}; rounds needed, on average "
+                f"{listed(needed)} ({settings.max_rounds + 1} where they did not suffice); median barrier of the straight line {listed(primary)}"
+            ),
+            outcome="holds" if fewer else "open",
+            explanation=(
+                "The rounds needed fall by more than twice their standard error from the lowest to the highest dimension."
+                if fewer
+                else "The rounds needed do not fall clearly with the dimension: what is connected, is so at every dimension that was tried."
+            ),
+        )
+    ]
+
+
+def _rounds(pairs: xr.Dataset) -> np.ndarray:
+    """Return the rounds that each pair needed; one more than were made where they did not suffice."""
+    connected = pairs["is_connected"].to_numpy().astype(bool).reshape(-1, pairs.sizes["round"])
+    return np.where(connected.any(axis=1), connected.argmax(axis=1), connected.shape[1])
+
+
+PLOT = Plot(
+    heading="Does the dimension do it? Untrained networks of many sizes",
+    question=(
+        "The conjecture is about dimension. A real network can be given inputs of other sizes, and other widths and depths of its "
+        "own, and the experiment done again: does connectivity come with the dimension, or with the network?"
+    ),
+    settings=SETTINGS,
+    experiment=scaling.experiment,
+    draw=draw,
+    caption=caption,
+    judge=judge,
+)
