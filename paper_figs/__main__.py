@@ -14,11 +14,13 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from paper_figs import (
+    fig_audit,
     fig_bounds,
     fig_certificates,
     fig_cover,
     fig_evolution,
     fig_lattice,
+    fig_network_scaling,
     fig_levelsets,
     fig_regimes,
     fig_scaling,
@@ -40,9 +42,11 @@ PLOTS: dict[str, Plot] = {
     "regimes": fig_regimes.PLOT,
     "levelsets": fig_levelsets.PLOT,
     "fig06": fig_untrained.PLOT,
+    "network_scaling": fig_network_scaling.PLOT,
     "certificates": fig_certificates.PLOT,
     "fig09": fig_evolution.BATCHES,
     "fig10": fig_evolution.EPOCHS,
+    "audit": fig_audit.PLOT,
 }
 # Run folders of full-scale runs, copied here under the figure's name.
 KEPT = Path(__file__).parent / "data"

@@ -19,10 +19,10 @@ _LOOKS = {
     "fails": (style.COLOURS["trained"], "✗"),
 }
 _RELATIONS = {"=": "", "<=": "≤ ", ">=": "≥ "}
-# Inches: a line of the statement and of the quantity, the space around a row, and the columns' places.
-_LINE, _SMALL, _GAP = 0.132, 0.118, 0.075
+# Inches: a line of the statement and of the quantity, the space around a row, a heading, and the columns' places.
+_LINE, _SMALL, _GAP, _HEADING = 0.132, 0.118, 0.075, 0.2
 _MARK, _TEXT, _EQUATION, _CLAIMED, _FOUND = 0.12, 0.28, 5.52, 6.32, 7.1
-_CHARACTERS = 86
+_CHARACTERS = 96
 
 
 def _number(value: float) -> str:
@@ -32,13 +32,23 @@ def _number(value: float) -> str:
     return rf"${digits}\cdot 10^{{{int(exponent)}}}$"
 
 
+def _part(section: str) -> str:
+    """Return the heading under which an entry stands."""
+    if section.startswith("Section 4"):
+        return "Section 4: the conjecture, steps (i) and (ii)"
+    return "Appendix C: percolation" if section.startswith("App. C") else "Appendix D: the proof sketch"
+
+
 @style.styled
 def draw(dataset: xr.Dataset) -> Figure:
     """Return the table, from the first entry at the top to the last."""
     statements = [textwrap.wrap(str(text), _CHARACTERS) for text in dataset["statement"].to_numpy()]
+    parts = [_part(str(section)) for section in dataset["section"].to_numpy()]
+    is_first = [i == 0 or parts[i] != parts[i - 1] for i in range(len(parts))]
     heights = [len(lines) * _LINE + _SMALL + _GAP for lines in statements]
-    total = sum(heights) + 0.6
-    figure = Figure(figsize=(style.WIDTH, total), layout="none")
+    total = sum(heights) + sum(is_first) * _HEADING + 0.5
+    figure = Figure(figsize=(style.WIDTH, total))
+    figure.set_layout_engine("none")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, style.WIDTH)
     axes.set_ylim(total, 0)
@@ -51,6 +61,10 @@ def draw(dataset: xr.Dataset) -> Figure:
     top = 0.42
     for i, (lines, height) in enumerate(zip(statements, heights, strict=True)):
         entry = dataset.isel(entry=i)
+        if is_first[i]:
+            axes.axhspan(top - _GAP / 2, top + _HEADING - _GAP / 2, 0.01, 0.99, color="0.93", linewidth=0)
+            axes.text(_TEXT, top + _HEADING / 2 - _GAP / 2, parts[i], fontsize=7.5, va="center", fontweight="bold")
+            top += _HEADING
         colour, mark = _LOOKS[str(entry["verdict"].item())]
         axes.axhline(top - _GAP / 2, color="0.85", linewidth=0.5, xmin=0.01, xmax=0.99)
         first = top + _LINE / 2

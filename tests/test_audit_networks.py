@@ -105,12 +105,12 @@ def test_a_sine_network_never_connects_inputs_a_period_apart(seed):
 
 
 def test_on_a_small_ball_all_labels_but_two_starve():
-    """R = 1, d = 1024, weights of variance 1/d: outputs within 6 standard deviations of 1/2, by 3/4 sqrt(1/d) each."""
+    """R = 1, d = 1024, one layer of variance 1/d: 1000 outputs cdf(N(0, 1/d)), all within 8 deviations of 1/2."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((50, 1024))
     x /= np.linalg.norm(x, axis=1, keepdims=True)
-    small = np.array([values_of(network(seed, 1024, width=32), x) for seed in range(20)])
-    large = np.array([values_of(network(seed, 1024, width=32), 32 * x) for seed in range(20)])
+    small = np.array([values_of(network(seed, 1024, depth=1), x) for seed in range(20)])
+    large = np.array([values_of(network(seed, 1024, depth=1), 32 * x) for seed in range(20)])
     assert set(labels.cells(small, 0.2).ravel()) <= {4, 5}
     assert set(labels.cells(large, 0.2).ravel()) == set(range(10))
 

@@ -4,6 +4,7 @@ import ast
 import itertools
 import json
 import math
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -62,6 +63,19 @@ def test_the_number_beside_each_entry_tells_its_verdict(key):
     assert agrees(check, check.claimed) == (ENTRY[key].verdict == "holds"), check
 
 
+def test_the_readme_has_the_table():
+    readme = (ROOT / "README.md").read_text()
+    marks = {"holds": "✓", "holds with a correction": "≈", "fails": "✗"}
+    counts = [sum(entry.verdict == verdict for entry in audit.ENTRIES) for verdict in marks]
+    section = readme.split("## The audit")[1].split("\n## ")[0]
+    assert re.findall(r"(\d+) (?:hold|fail)", section) == [str(count) for count in counts]
+    rows = [line for line in section.splitlines() if line.startswith(tuple(f"| {mark}" for mark in marks.values()))]
+    for row, entry in zip(rows, audit.ENTRIES, strict=True):
+        equations = ", ".join(map(str, entry.equations))
+        expected = f"| {marks[entry.verdict]} | {equations} | {entry.statement} | {entry.correction} |"
+        assert row.replace("\\|", "|") == expected
+
+
 def test_a_number_agrees_as_its_relation_asks():
     check = network_checks.Check(quantity="", claimed=1.0, corrected=2.0, found=2.01)
     assert agrees(check, 2.0)
@@ -73,7 +87,8 @@ def test_a_number_agrees_as_its_relation_asks():
     assert (agrees(above, 1.0), agrees(above, 2.0), agrees(above, 3.0)) == (True, True, False)
 
 
-def test_the_experiment_writes_the_table(tmp_path):
+def test_the_experiment_writes_the_table(tmp_path, monkeypatch):
+    monkeypatch.setattr(audit, "MEASURES", dict.fromkeys(KEYS, network_checks.loss))
     run = campaign.run(audit.EXPERIMENT, audit.Settings(), out=tmp_path)
     assert list(run.dataset["entry"].to_numpy()) == KEYS
     assert list(run.dataset["verdict"].to_numpy()) == [entry.verdict for entry in audit.ENTRIES]
@@ -232,13 +247,15 @@ def test_a_path_at_an_end_or_in_the_middle_is_favoured_by_positive_correlation(c
 
 @given(st.floats(0.1, 0.9), st.floats(0.05, 0.95))
 def test_a_path_off_the_middle_can_be_blocked_by_positive_correlation(low, part):
-    """x1 = (x0 + x2) / sqrt 2 beyond b whenever x0, x2 lie in [a, b], b < sqrt(2) a; and nearly so beside that."""
+    """x1 = (x0 + x2) / sqrt 2 lies beyond b whenever x0 and x2 lie in [a, b], b < sqrt(2) a."""
     high = low * (1 + part * (math.sqrt(2) - 1))
     x = np.linspace(low, high, 50)
     assert np.min((x[:, None] + x) / math.sqrt(2)) > high
-    p = special.ndtr(high) - special.ndtr(low)
-    nearly = middle_given_ends(low, high, 0.7, 0.7, 0.0)  # correlations strictly inside the region allowed
-    assert nearly < p or high - low > 0.25
+
+
+def test_a_path_off_the_middle_is_disfavoured_by_correlations_short_of_that():
+    p = special.ndtr(1.6) - special.ndtr(1.5)
+    assert middle_given_ends(1.5, 1.6, 0.7, 0.7, 0.0) < 0.01 * p
 
 
 def test_a_linear_network_s_middle_cube_has_the_label_s_probability_when_the_ends_are_not_asked():
@@ -348,12 +365,12 @@ def test_cubes_at_the_sphere_have_half_of_the_neighbours():
     inside = sum((np.sum((x + sign * side * axis) ** 2, axis=1) <= 1) for axis in np.eye(64) for sign in (-1, 1))
     assert inside.max() <= 64  # never both directions of an axis
     assert inside.mean() > 50
-    # E (1-p)^n beside (1-p)^d: a power of d, where (1-p)^(2d) would fall by 0.7^32 at each step
+    # d E (1-p)^n over (1-p)^d does not fall with d, where an infinite lattice's would be d (1-p)^d
     scaled = []
     for d in (32, 64, 128):
-        n = lattice_checks.neighbours_in_ball(d, 0.3, 20_000, rng)
+        n = lattice_checks.neighbours_in_ball(d, 0.3, 10_000, rng)
         scaled.append(d * np.mean(0.7 ** (n - d).astype(float)))
-    assert max(scaled) < 4 * min(scaled)
+    assert min(scaled) > 0.5
 
 
 @pytest.mark.parametrize("n, d", [(2, 3), (3, 4), (5, 3), (4, 5)])
@@ -427,7 +444,7 @@ def test_a_lipschitz_loss_can_part_equal_predictions(y, other, around):
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0.1, 3), st.floats(0.01, 0.3), st.floats(0.05, 2))
 def test_a_loss_with_intervals_serves(y0, y1, slope, more, flat):
-    """min(slope |y - y'|, flat): its sublevel sets are intervals, so what lies between, or a little beside, is allowed."""
+    """min(slope |y - y'|, flat): sublevel sets are intervals; what lies between or a little beside is allowed."""
 
     def loss(y):
         return np.minimum(slope * np.abs(y - y1), flat)
@@ -477,14 +494,14 @@ def test_equation_22_promises_an_infinite_cluster_below_every_threshold(d, part)
 
 
 def test_q_is_the_isolated_site_between_two_proven_bounds():
-    """The bounds of the entry on Eq. 3 at p = 0.7, planes of k = 2, in which p > p_c; t is at least 0.9 (counted)."""
-    p, k = 0.7, 2
-    grown = growth.grow(p, k, n_samples=400, max_sites=20_000, rng=np.random.default_rng(0), n_workers=1)
+    """The bounds of the entry on Eq. 3 at p = 0.8, planes of k = 2, in which p > p_c; t is at least 0.9 (counted)."""
+    p, k = 0.8, 2
+    grown = growth.grow(p, k, n_samples=500, max_sites=20_000, rng=np.random.default_rng(0), n_workers=1)
     assert growth.infinite_probability(grown, z=5).low > 0.9
     rest = 1 - 0.9
     most = 1 + math.floor(2 * k * math.log(1 - p) / math.log(rest))
     ratios = []
-    for d in (20, 30, 60, 120):
+    for d in (20, 60, 120, 160):
         isolated = float(meanfield.isolated(p, 2 * d))
         blocks = (d - most) // k
         few = sum((2 * d * p / (1 - p)) ** n * rest ** (n * blocks) for n in range(1, most))

@@ -120,9 +120,10 @@ ENTRIES = (
         verdict="holds with a correction",
         correction=(
             "With cubes of side ε/√d a share 2Φ(−ε/(2R)) of the 2d neighbours lies in the ball, for any large d: "
-            "the mean is harmless. But a cube at the sphere has only d, of which order ε/(R d p) of the cubes do: "
-            "so 1 − P is at least c/d (1−p)^d, δ̄ at most ln(1/(1−δ)), half of Z^d's. In a box of n cubes a side it "
-            "is −ln((1−p)(1−p+2p/n)), and all but (1−2/n)^d of the cubes touch the boundary."
+            "the mean is harmless. But a cube at the sphere has at most about d, and order ε/(R d p) of the cubes "
+            "count as such: 1 − P is at least c/d (1−p)^d, so δ̄ at most ln(1/(1−δ)), half of Z^d's. In a box of n "
+            "cubes a side, isolated cubes fall at the rate −ln((1−p)(1−p+2p/n)), and all but (1−2/n)^d of the cubes "
+            "touch the boundary."
         ),
         argument=(
             "The share is the volume common to two balls a side s = ε/√d apart, I_(1−s²/4R²)((d+1)/2, 1/2), "

@@ -52,7 +52,7 @@ _NETWORK = (
         key="labels at initialisation",
         section="D.1.2",
         equations=(),
-        statement=("Every label has probability at least δ̃ = O(δ), but for intervals of total probability below 1 − p"),
+        statement=("Every label has probability at least δ̃ = O(δ), but for intervals of total mass below 1 − p"),
         verdict="holds with a correction",
         correction=(
             "δ̃ ≥ c(p) δ (an O is no lower bound) with c the least density of f on its central part of mass p, in "

@@ -23,7 +23,7 @@ def conjecture(rng: np.random.Generator) -> Check:
     p, d = 0.1, 64
     lost = rare.finite_probability(p, d, n_samples=2000, max_sites=500, rng=rng).value
     return Check(
-        quantity="1 − P(connected), δ = 0.1, d = 64; e^(−dδ) if Eq. 24 gives δ̄",
+        quantity="1 − P(connected), δ = 0.1, d = 64; paper: e^(−dδ), by Eq. 24",
         claimed=float(np.exp(-d * p)),
         corrected=2 * (1 - p) ** (2 * d),
         found=float(meanfield.pair_disconnected(lost)),
@@ -37,7 +37,7 @@ def grows(rng: np.random.Generator) -> Check:
         for d in (8, 16)
     )
     return Check(
-        quantity="P(a cube is in the infinite cluster), p = 0.1, d = 16, against d = 8",
+        quantity="P(a cube is in the infinite cluster), p = 0.1, d = 16; paper: d = 8",
         claimed=low,
         corrected=low,
         found=high,
@@ -81,7 +81,7 @@ def inverse_dimension(rng: np.random.Generator) -> Check:
     n = 2**18
     seen = threshold.invade(13, np.array([n]), rng=rng)[0]
     return Check(
-        quantity="13 p_c(13), against 3 p_c(3)",
+        quantity="13 p_c(13); paper: 3 p_c(3)",
         claimed=3 * threshold.PUBLISHED["site"][3][0],
         corrected=13 * threshold.series(13),
         found=13 * n / float(seen),
@@ -123,7 +123,7 @@ def two_routes(law: Floats) -> float:
 def correlation_helps(_: np.random.Generator) -> Check:
     """Enumerate two parallel routes, independent and equal."""
     return Check(
-        quantity="P(one of two routes is open), p = 1/2: equal sites, against independent",
+        quantity="P(one of two routes is open), p = 1/2, equal sites; paper: independent ones",
         claimed=two_routes(np.full((2, 2), 0.25)),
         corrected=0.5,
         found=two_routes(np.diag([0.5, 0.5])),
@@ -173,7 +173,7 @@ def lower_bound(rng: np.random.Generator) -> Check:
     p = 0.55
     grown = growth.grow(p, 2, n_samples=500, max_sites=200_000, rng=rng, n_workers=1)
     return Check(
-        quantity="P(in the infinite cluster), d = 2, p = 0.55, against the root of Eq. 22",
+        quantity="P(in the infinite cluster), d = 2, p = 0.55; paper: root of Eq. 22",
         claimed=float(meanfield.poisson(2 * p).connected),
         corrected=0.0,
         found=float((grown.sizes >= 200_000).mean()),

@@ -134,7 +134,7 @@ def independence(rng: np.random.Generator) -> Check:
     share = np.maximum(first[1:], first[:-1]) <= np.minimum(last[1:], last[:-1])
     by_chance = np.maximum(shuffled_first[1:], shuffled_first[:-1]) <= np.minimum(shuffled_last[1:], shuffled_last[:-1])
     return Check(
-        quantity="P(cubes that share a face share a label); left: if independent",
+        quantity="P(cubes that share a face share a label); paper: if independent",
         claimed=float(by_chance.mean()),
         corrected=1.0,
         found=float(share.mean()),
@@ -178,7 +178,7 @@ def loss(_: np.random.Generator) -> Check:
     difference = on_path[:, None] - around
     largest = np.abs(difference - np.round(2 * difference) / 2).max(axis=0)
     return Check(
-        quantity="least loss on a path between values 0.2 and 0.7 of loss 0; left: δ",
+        quantity="least loss on a path between values 0.2 and 0.7 of loss 0; paper: δ",
         claimed=_DELTA,
         corrected=0.25,
         found=float(largest.min()),
@@ -208,7 +208,7 @@ def lemma(rng: np.random.Generator) -> Check:
     slopes = np.abs(value(x + step) - value(x)) / np.linalg.norm(step, axis=1)
     product = float(np.prod([np.linalg.norm(m, 2) for m in matrices])) / np.sqrt(2 * np.pi)
     return Check(
-        quantity="steepest secant of a random network; left: product of norms",
+        quantity="steepest secant of a random network; paper: product of norms",
         claimed=product,
         corrected=product,
         found=float(slopes.max()),
@@ -224,7 +224,7 @@ def epsilon(rng: np.random.Generator) -> Check:
     offsets = side / 2 * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1], [0, 0]])
     values = function.value(centres[..., None, :] + offsets)
     return Check(
-        quantity="largest range in a cube of side ε/√d; left: δ − δ′",
+        quantity="largest range in a cube of side ε/√d; paper: δ − δ′",
         claimed=delta - delta_prime,
         corrected=delta - delta_prime,
         found=float(np.ptp(values, axis=-1).max()),
@@ -251,7 +251,7 @@ def first_layer(rng: np.random.Generator) -> Check:
     x, step = rng.standard_normal((2, 1000, 4))
     ratio = np.linalg.norm((x + step) - x, axis=1) / np.linalg.norm(step, axis=1)
     return Check(
-        quantity="‖f¹(x + Δx) − f¹(x)‖ / ‖Δx‖, φ = tanh(·/2), θ = 1; left: m‖θ‖",
+        quantity="‖f¹(x + Δx) − f¹(x)‖ / ‖Δx‖, φ = tanh(·/2), θ = 1; paper: m‖θ‖",
         claimed=0.5,
         corrected=1.0 + 1e-9,
         found=float(ratio.max()),
@@ -273,7 +273,7 @@ def bound_probability(rng: np.random.Generator) -> Check:
     """Count the Gaussian matrices beyond the bound that 9 of 10 should keep."""
     beyond = [np.linalg.norm(rng.standard_normal((8, 8)), 2) > upper_norm(8, 8, 0.1) for _ in range(4000)]
     return Check(
-        quantity="share of 8 × 8 Gaussian matrices beyond m′, p = 0.9; left: 1 − p",
+        quantity="share of 8 × 8 Gaussian matrices beyond m′, p = 0.9; paper: 1 − p",
         claimed=0.1,
         corrected=0.1,
         found=float(np.mean(beyond)),
@@ -305,7 +305,7 @@ def far_from_optimal(rng: np.random.Generator) -> Check:
         before, after = (np.maximum(v @ block[0].T, 0) @ block[1].T for v in (before, after))
     attained = float(np.max(np.abs(after - before) / np.abs(step)))
     return Check(
-        quantity="product of norms over the exact slope, ten blocks |x|; left: 2",
+        quantity="product of norms over the exact slope, ten blocks |x|; paper: 2",
         claimed=2.0,
         corrected=2.0**10 * (1 - 1e-9),
         found=product / attained,
@@ -333,7 +333,7 @@ def relu_correlation(correlation: float) -> float:
 
 def one_network(rng: np.random.Generator) -> Check:
     """Draw ReLU networks of six layers and correlate their outputs at two orthogonal inputs."""
-    n_networks, width = 1500, 128
+    n_networks, width = 800, 96
     hidden = np.stack([rng.standard_normal((n_networks, width)) for _ in range(2)], axis=1)
     for rows in (*[width] * 4, 1):
         weights = np.sqrt(2 / width) * rng.standard_normal((n_networks, rows, width))
@@ -346,7 +346,7 @@ def one_network(rng: np.random.Generator) -> Check:
         claimed=0.0,
         corrected=expected,
         found=float(np.asarray(np.corrcoef(hidden[:, :, 0].T))[0, 1]),
-        tolerance=0.08,
+        tolerance=0.12,
     )
 
 
