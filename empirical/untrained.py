@@ -20,7 +20,6 @@ import numpy as np
 import torch
 import xarray as xr
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-from scipy.stats import binomtest
 from torch import nn
 
 from empirical import models
@@ -29,10 +28,12 @@ from empirical.models import N_CLASSES, Network, Precision
 from empirical.synthesis import Optimised, noise, optimise_inputs
 from lipschitz import segment, stages, threads
 from percolation.campaign import Arrays, Experiment
+from percolation.growth import wilson_interval
 
 Bypass = Literal["step", "gradient", "free"]
 ENDS = ("A", "C")
 IMAGES = ("A", "B", "B'", "C")
+_Z = 1.959963984540054  # standard errors to each side of a 95 % interval
 
 
 class UntrainedSettings(BaseModel):
@@ -307,8 +308,8 @@ def share(n_true: int, n: int) -> dict[str, Any]:
     """Return a count, its share and the share's 95 % Wilson interval; nan for none of none."""
     if n == 0:
         return {"n": 0, "of": 0, "share": np.nan, "low": np.nan, "high": np.nan}
-    interval = binomtest(n_true, n).proportion_ci(method="wilson")
-    return {"n": n_true, "of": n, "share": n_true / n, "low": float(interval.low), "high": float(interval.high)}
+    low, high = wilson_interval(n_true, n, z=_Z)
+    return {"n": n_true, "of": n, "share": n_true / n, "low": low, "high": high}
 
 
 def by_round(dataset: xr.Dataset) -> list[dict[str, Any]]:
