@@ -54,11 +54,11 @@ def draw(dataset: xr.Dataset) -> Figure:
     style.name_panel(white, "d", "independent sites: first and last axis")
     for law, text in levelsets.LAWS.items():
         part = dataset.sel(law=law)
-        d = part["dimension"].to_numpy()
+        dimensions = part["dimension"].to_numpy()
         look = {"color": _COLOURS[law], "marker": "o", "linestyle": "none", "label": text}
-        limits.errorbar(d, part["p_c"], part["standard_error"], **look)
+        limits.errorbar(dimensions, part["p_c"], part["standard_error"], **look)
         limits.errorbar(
-            d + 0.12,
+            dimensions + 0.12,
             part["published"],
             part["published_error"],
             color=style.COLOURS["exact"],

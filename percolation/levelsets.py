@@ -121,7 +121,7 @@ def wrapping_densities(field: Floats) -> Floats:
     Parameters
     ----------
     field : array, shape (L_1, ..., L_d)
-        Any field; equal values are taken in C order. Every axis is periodic, of at least 3 sites.
+        Any field; equal values are taken in any order. Every axis is periodic, of at least 3 sites.
 
     Returns
     -------
@@ -139,7 +139,7 @@ def wrapping_densities(field: Floats) -> Floats:
     >>> (9 * wrapping_densities(field)).round().tolist()
     [[3.0, 5.0], [3.0, 7.0]]
     """
-    order = np.argsort(field, axis=None, kind="stable")
+    order = np.argsort(field, axis=None)
     wrapped = [sweep.wrapping_in_order(way, field.shape) for way in (order[::-1], order)]
     return np.stack(wrapped) / field.size
 
@@ -276,6 +276,8 @@ def collect(settings: Settings, arrays: Mapping[str, Arrays]) -> xr.Dataset:
         dimension=("dimension", list(LENGTHS), {"long_name": "dimension d", "units": "1"}),
         share=("share", SHARES, {"long_name": "share of axes and fields", "units": "1"}),
     )
+    dataset["place"].attrs = {"long_name": "place of an axis in the order of wrapping", "units": "1"}
+    dataset["size"].attrs = {"long_name": "number of the torus, from the smallest", "units": "1"}
     for name, meaning in _VARIABLES.items():
         dataset[name].attrs = {"long_name": meaning, "units": "sites" if name == "length" else "1"}
     return dataset
