@@ -152,7 +152,7 @@ def free_field_spectrum(shape: Sequence[int]) -> Floats:
 
     Examples
     --------
-    >>> free_field_spectrum((4,)).tolist()
+    >>> free_field_spectrum((4,)).round(12).tolist()
     [0.0, 0.5, 0.25, 0.5]
     """
     _check_shape(shape)

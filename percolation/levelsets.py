@@ -137,7 +137,7 @@ def wrapping_densities(field: Floats) -> Floats:
     --------
     >>> field = np.array([[9.0, 1.0, 2.0], [8.0, 3.0, 4.0], [7.0, 5.0, 6.0]])
     >>> (9 * wrapping_densities(field)).round().tolist()
-    [[3.0, 5.0], [3.0, 7.0]]
+    [[3.0, 5.0], [5.0, 7.0]]
     """
     order = np.argsort(field, axis=None)
     wrapped = [sweep.wrapping_in_order(way, field.shape) for way in (order[::-1], order)]
