@@ -1,128 +1,268 @@
-"""A real network's labels on real cubes, in the plane: Eqs. 4, 13 and 14 at work on one random network.
+"""Real networks on real cubes: a random network of Eqs. 8-10, the box it is asked on, and the cell of every cube.
 
-The square [-R, R]^2 is cut into cubes (here squares) of side s. A network f with values in [0, 1] has a certified
-Lipschitz bound M; a cube with centre c holds values within M times its half diameter of f(c), and is certain to carry
-the labels of Eq. 4 whose intervals hold that whole range.
+The box [-R, R]^d is cut into n^d cubes, and each is labelled by the network's value at its centre: the cell of
+:mod:`percolation.labels`, an int8 a cube, which says what intervals of Eq. 4 the value lies in.
+
+Units. The first matrix has entries of variance 1/d, so that the network feels x / sqrt(d): where every coordinate
+changes by t it feels a change by t, in every d. The *correlation length* is the t over which the field of the wide
+limit changes by its own standard deviation, to first order, at coordinates of order one. A half side is a number of
+correlation lengths, R = radius * length, and one of two limits is taken as d grows:
+
+- box "fixed": R does not depend on d, coordinates stay of order one, as pixels do. Across the diagonal the box is as
+  many correlation lengths in every d; along a side ever fewer, 2 radius / sqrt(d).
+- box "growing": R grows as sqrt(d), and the side is 2 radius correlation lengths in every d: the continuum percolation
+  of a field, in boxes of (2 radius)^d correlation volumes. Norms grow beyond order one, so that only the sine, whose
+  field is then stationary, is the same field in every d; tanh and erf saturate, relu is homogeneous.
 
 References
 ----------
-Vrabel, Shem-Ur, Oz, Krueger, arXiv:2409.05800, Eqs. 4, 8-10, 13, 14.
+Vrabel, Shem-Ur, Oz, Krueger, arXiv:2409.05800, Eqs. 4, 8-10.
 """
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Mapping
-from typing import Any
+from typing import Literal, TypedDict
 
 import numpy as np
 import torch
-import xarray as xr
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
 
-from lipschitz import fully_connected, upper
-from percolation import clusters, labels
-from percolation.campaign import Arrays, Experiment
+from lipschitz import fully_connected
+from percolation import labels, wide
+
+Box = Literal["fixed", "growing"]
+
+_STEP = 0.05  # over which the field's change is taken: its own change of second order is then a thousandth
+_BATCH = 1 << 14  # cubes: their activations stay in the second cache
+_MOST_CELLS = 127  # of an int8
 
 
-class Settings(BaseModel):
-    """One random network of Eqs. 8-10 on a square cut into cubes."""
+class WideLaw(TypedDict):
+    """What :mod:`percolation.wide` asks of a law of networks."""
+
+    depth: int
+    activation: fully_connected.Activation
+    weight_variance: float
+    bias_variance: float
+
+
+class LatticeNetwork(BaseModel):
+    """A law of random networks of Eqs. 8-10 and the size of the box that they are asked on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    delta: float = Field(0.25, gt=0, le=0.5, description="interval length of Eq. 4; 1/delta is a whole number")
-    radius: float = Field(8.0, gt=0, description="the square is [-radius, radius]^2")
-    cubes: int = Field(560, ge=2, le=4000, description="cubes along each axis")
-    depth: int = Field(2, ge=1, description="weight matrices L of the network")
+    activation: fully_connected.Activation = Field("tanh", description="pointwise function between the matrices")
+    depth: int = Field(3, ge=2, le=6, description="weight matrices L")
     width: int = Field(64, ge=1, description="units of a hidden layer")
-    activation: fully_connected.Activation = Field("sin", description="pointwise function between the matrices")
-    bias: float = Field(0.3, ge=0, description="standard deviation of the biases")
-    seed: int = Field(0, ge=0, description="seed of the run")
+    gain: float | None = Field(
+        None, gt=0, description="standard deviation of a later matrix's entries times the root of the width"
+    )
+    bias_std: float = Field(0.3, ge=0, description="standard deviation of the biases")
+    final_activation: fully_connected.FinalActivation = Field(
+        "gaussian_cdf", description="of the output over its standard deviation in the wide limit; makes labels uniform"
+    )
+    radius: float = Field(3.0, gt=0, description="half side of the box, in correlation lengths")
+    box: Box = Field("fixed", description="whether the half side is the same in every dimension or grows as its root")
 
 
-def tasks(settings: Settings) -> dict[str, None]:
-    """Return the one task."""
-    labels.n_cells(settings.delta)
-    return {"network": None}
+def wide_law(settings: LatticeNetwork) -> WideLaw:
+    """Return the wide limit of the networks, before the scale of :func:`build` and the final activation."""
+    gain = settings.gain or fully_connected.POINTWISE[settings.activation].unit_gain or 1.0
+    return {
+        "depth": settings.depth,
+        "activation": settings.activation,
+        "weight_variance": gain**2,
+        "bias_variance": settings.bias_std**2,
+    }
 
 
-def run_task(settings: Settings, task: None, seeds: np.random.SeedSequence) -> Arrays:
-    """Return the network's value at every cube's centre, and the labels that the cube is certain to carry."""
-    del task
-    generator = torch.Generator().manual_seed(int(seeds.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+def correlation_length(settings: LatticeNetwork) -> float:
+    """Return the change of every coordinate over which the wide field changes by its standard deviation.
+
+    That is sqrt(Var f / E (df/dt)^2) for x moved at unit speed a coordinate, at |x|^2 = d, to a thousandth; in units of
+    a coordinate, the same in every d.
+
+    Examples
+    --------
+    >>> round(correlation_length(LatticeNetwork(activation="relu", bias_std=0)), 3)
+    1.0
+    """
+    # Two points at the same distance from 0; what matters of d is x y / d alone.
+    angle = _STEP / 2
+    points = math.sqrt(2) * np.array([[math.cos(angle), math.sin(angle)], [math.cos(angle), -math.sin(angle)]])
+    covariance = wide.wide_covariance(points, **wide_law(settings))
+    change = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
+    return float(2 * math.sin(angle) * math.sqrt(covariance[0, 0] / change))
+
+
+def half_side(settings: LatticeNetwork, dimension: int) -> float:
+    """Return R, the half side of the box, in units of a coordinate."""
+    growth = math.sqrt(dimension) if settings.box == "growing" else 1.0
+    return settings.radius * correlation_length(settings) * growth
+
+
+def output_std(settings: LatticeNetwork, dimension: int) -> float:
+    """Return the wide limit's standard deviation of f^L at the box's typical point, |x|^2 = d R^2 / 3."""
+    typical = np.array([[half_side(settings, dimension) / math.sqrt(3)]])
+    covariance = wide.wide_covariance(typical, **wide_law(settings))
+    return math.sqrt(covariance[0, 0])
+
+
+def build(settings: LatticeNetwork, dimension: int, seed: int) -> nn.Sequential:
+    """Return a network of the law on ``dimension`` inputs, with one output in [0, 1], in float64 on the CPU.
+
+    The last matrix and bias are divided by :func:`output_std`, so that the Gaussian distribution function at the end
+    makes the output nearly uniform, over networks and over the box; that of one network on a small box is not.
+
+    Raises
+    ------
+    ValueError
+        If the dimension is below 1.
+    """
+    if dimension < 1:
+        raise ValueError(f"dimension must be at least 1, got {dimension}")
     network = fully_connected.random_network(
-        2,
+        dimension,
         depth=settings.depth,
         width=settings.width,
         activation=settings.activation,
-        bias_std=settings.bias,
-        generator=generator,
+        final_activation=settings.final_activation,
+        gain=settings.gain,
+        bias_std=settings.bias_std,
+        generator=torch.Generator().manual_seed(seed),
     )
-    side = 2 * settings.radius / settings.cubes
-    # A cube is a ball of radius side / 2 in the maximum norm, and lies in one of side / sqrt(2) in the Euclidean.
-    in_maximum_norm = upper.upper_product(network, (2,), norm=math.inf).value * side / 2
-    in_euclidean_norm = upper.upper_product(network, (2,), norm=2).value * side / math.sqrt(2)
-    reach = min(in_maximum_norm, in_euclidean_norm)
-    centres = torch.linspace(
-        -settings.radius + side / 2, settings.radius - side / 2, settings.cubes, dtype=torch.float64
-    )
-    points = torch.cartesian_prod(centres, centres)
+    last = network[-2]
+    scale = output_std(settings, dimension)
     with torch.no_grad():
-        values = network(points).reshape(settings.cubes, settings.cubes).numpy()
-    # The values lie in [0, 1] whatever the bound says.
-    first, last = labels.carried(np.maximum(values - reach, 0), np.minimum(values + reach, 1), settings.delta)
-    return {
-        "centre": centres.numpy(),
-        "value": values,
-        "first": first.astype(np.int16),
-        "last": last.astype(np.int16),
-        "reach": np.asarray(reach),
-        "bound": np.asarray(upper.upper_product(network, (2,), norm=2).value),
-    }
+        last.weight.div_(scale)
+        last.bias.div_(scale)
+    return network
 
 
-def collect(_: Settings, arrays: Mapping[str, Arrays]) -> xr.Dataset:
-    """Return values and certain labels over the square."""
-    found = arrays["network"]
-    plane = ("y", "x")
-    return xr.Dataset(
-        {
-            "value": (plane, found["value"], {"long_name": "network's output at the cube's centre", "units": "1"}),
-            "first": (plane, found["first"], {"long_name": "first label the cube is certain to carry", "units": "1"}),
-            "last": (plane, found["last"], {"long_name": "last such label; below the first if none", "units": "1"}),
-            "reach": ((), found["reach"], {"long_name": "certified bound of |f - f(centre)| in a cube", "units": "1"}),
-            "bound": ((), found["bound"], {"long_name": "Lipschitz bound, Euclidean norm", "units": "1/input unit"}),
-        },
-        coords={
-            "x": ("x", found["centre"], {"long_name": "first input", "units": "input unit"}),
-            "y": ("y", found["centre"], {"long_name": "second input", "units": "input unit"}),
-        },
-    )
+def axis_centres(n_cells: int, *, radius: float) -> NDArray[np.float64]:
+    """Return the centres of ``n_cells`` equal parts of [-radius, radius], symmetric to the bit.
+
+    Raises
+    ------
+    ValueError
+        If ``n_cells`` is below 1 or ``radius`` is not positive and finite.
+
+    Examples
+    --------
+    >>> axis_centres(3, radius=1.5).tolist()
+    [-1.0, 0.0, 1.0]
+    """
+    if n_cells < 1:
+        raise ValueError(f"n_cells must be at least 1, got {n_cells}")
+    if not (radius > 0 and math.isfinite(radius)):
+        raise ValueError(f"radius must be positive and finite, got {radius}")
+    return (2 * np.arange(n_cells) - (n_cells - 1)) * (radius / n_cells)
 
 
-def summarise(settings: Settings, dataset: xr.Dataset) -> dict[str, Any]:
-    """Return how many cubes are certain of a label, and how many clusters each label forms."""
-    first, last = dataset["first"].to_numpy(), dataset["last"].to_numpy()
-    rows = []
-    for label in range(labels.n_cells(settings.delta) - 1):
-        carries = (first <= label) & (label <= last)
-        sizes = clusters.label_clusters(np.where(carries, 0, -1).astype(np.int8)).sizes
-        rows.append(
-            {
-                "label": label,
-                "share_of_cubes": float(carries.mean()),
-                "clusters": int(sizes.size),
-                "share_in_largest_cluster": float(sizes.max() / sizes.sum()) if sizes.size else 0.0,
-            }
-        )
-    return {
-        "lipschitz_bound": float(dataset["bound"]),
-        "cube_side": 2 * settings.radius / settings.cubes,
-        "certain_share": float((first <= last).mean()),
-        "rows": rows,
-    }
+def centres(indices: NDArray[np.int64], *, n_cells: int, radius: float) -> NDArray[np.float64]:
+    """Return the centres of cubes of the box [-radius, radius]^d cut into ``n_cells`` along each axis.
+
+    Parameters
+    ----------
+    indices : array of int64, shape (n, d)
+        A cube's number along each axis, in 0 .. n_cells - 1.
+    n_cells : int
+        At least 1.
+    radius : float
+        R, positive, in units of a coordinate.
+
+    Returns
+    -------
+    array, shape (n, d)
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
+
+    Examples
+    --------
+    >>> centres(np.array([[0, 3]]), n_cells=4, radius=1.0).tolist()
+    [[-0.75, 0.75]]
+    """
+    along = axis_centres(n_cells, radius=radius)
+    if indices.size and not (0 <= indices.min() and indices.max() < n_cells):
+        raise ValueError(f"indices must lie in 0 to {n_cells - 1}, got {indices.min()} to {indices.max()}")
+    return along[indices]
 
 
-EXPERIMENT: Experiment[Settings, None] = Experiment(
-    name="cover", version=1, tasks=tasks, run_task=run_task, collect=collect, summarise=summarise
-)
+def label(values: NDArray[np.floating], delta: float) -> NDArray[np.int8]:
+    """Return the cell of every value: cell h carries the labels h - 1 and h of Eq. 4 (:mod:`percolation.labels`).
+
+    Raises
+    ------
+    ValueError
+        If a value lies outside [0, 1], 1/delta is not a whole number, or the cells are more than an int8 counts.
+    """
+    if labels.n_cells(delta) > _MOST_CELLS:
+        raise ValueError(f"delta must be at least {2 / (_MOST_CELLS - 1):.4g}, got {delta}")
+    return labels.cells(values, delta).astype(np.int8)
+
+
+def label_box(
+    network: nn.Module, dimension: int, *, n_cells: int, radius: float, delta: float, batch: int = _BATCH
+) -> NDArray[np.int8]:
+    """Return the cell of every cube of the box, by the network's value at the cube's centre.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Maps (n, d) to (n, 1), values in [0, 1]. It is run in float32, whatever its own type.
+    dimension : int
+        d, at least 1.
+    n_cells : int
+        Cubes along each axis.
+    radius : float
+        R, in units of a coordinate.
+    delta : float
+        Interval length of Eq. 4.
+    batch : int
+        Cubes at hand together, at most.
+
+    Returns
+    -------
+    array of int8, shape (n_cells,) * d
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range, or a value lies outside [0, 1].
+
+    Notes
+    -----
+    Memory is a byte a cube and what the network needs for a batch. A value within float32's rounding of a cell's end
+    may fall on the other side of it, and do so or not as the batch is large or small.
+    """
+    if dimension < 1 or batch < 1:
+        raise ValueError(f"dimension and batch must be at least 1, got {dimension} and {batch}")
+    single = copy.deepcopy(network).float()
+    along = torch.from_numpy(axis_centres(n_cells, radius=radius)).float()
+    found = np.empty((n_cells,) * dimension, dtype=np.int8)
+    # A batch is some rows of one axis, with all of the axes after it; only what changes is written.
+    n_inner = max(m for m in range(dimension) if m == 0 or n_cells**m <= batch)
+    inner, split = n_cells**n_inner, dimension - n_inner - 1
+    n_rows = min(n_cells, max(1, batch // inner))
+    points = torch.empty((n_rows * inner, dimension))
+    if n_inner:
+        whole = torch.cartesian_prod(*[along] * n_inner).reshape(inner, n_inner)
+        points[:, split + 1 :] = whole.repeat(n_rows, 1)
+    flat = found.reshape(*[n_cells] * (split + 1), inner)
+    with torch.no_grad():
+        for outer in np.ndindex(*[n_cells] * split):
+            points[:, :split] = along[list(outer)]
+            for first in range(0, n_cells, n_rows):
+                rows = along[first : first + n_rows]
+                part = points[: len(rows) * inner]
+                part[:, split] = rows.repeat_interleave(inner)
+                values = single(part)[:, 0].numpy()
+                flat[outer][first : first + n_rows] = label(values, delta).reshape(-1, inner)
+    return found

@@ -9,22 +9,22 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from empirical import network_lattice
+from empirical import cover
 from paper_figs import style
 from paper_figs.plot import Plot, Verdict
 from percolation import labels
 
 SETTINGS = {
-    "quick": network_lattice.Settings(),
-    "paper": network_lattice.Settings(cubes=2000),
-    "ci": network_lattice.Settings(cubes=200),
+    "quick": cover.Settings(),
+    "paper": cover.Settings(cubes=2000),
+    "ci": cover.Settings(cubes=200),
 }
 
 
 @style.styled
 def draw(dataset: xr.Dataset) -> Figure:
     """Return a cut through the network with its cubes and intervals, and the square of cubes by cell."""
-    settings = network_lattice.Settings.model_validate_json(dataset.attrs["settings"])
+    settings = cover.Settings.model_validate_json(dataset.attrs["settings"])
     cells = labels.n_cells(settings.delta)
     colours = sns.color_palette("viridis", cells)
     figure, (left, middle, right) = style.panels(3, height=3.1, width_ratios=(1.0, 0.32, 1.15))
@@ -92,8 +92,8 @@ def draw(dataset: xr.Dataset) -> Figure:
 
 def caption(dataset: xr.Dataset) -> str:
     """Return the caption."""
-    settings = network_lattice.Settings.model_validate_json(dataset.attrs["settings"])
-    summary = network_lattice.summarise(settings, dataset)
+    settings = cover.Settings.model_validate_json(dataset.attrs["settings"])
+    summary = cover.summarise(settings, dataset)
     return (
         f"One random network of Eqs. 8–10 ({settings.depth} matrices, width {settings.width}, {settings.activation}, 2 inputs) "
         f"on a square of {settings.cubes:,} x {settings.cubes:,} cubes of side {summary['cube_side']:.3g}. (a) Its output along "
@@ -106,8 +106,8 @@ def caption(dataset: xr.Dataset) -> str:
 
 def judge(dataset: xr.Dataset) -> list[Verdict]:
     """Return the verdict on the cover: do small cubes carry labels, and does Eq. 14 make them small enough."""
-    settings = network_lattice.Settings.model_validate_json(dataset.attrs["settings"])
-    summary = network_lattice.summarise(settings, dataset)
+    settings = cover.Settings.model_validate_json(dataset.attrs["settings"])
+    summary = cover.summarise(settings, dataset)
     return [
         Verdict(
             claim="Cubes of side epsilon/√d each lie in one interval of Eq. 4, and cubes of similar inputs share one",
@@ -135,7 +135,7 @@ PLOT = Plot(
         "walked through without the output changing by more than delta. Here is a real random network with its cubes."
     ),
     settings=SETTINGS,
-    experiment=lambda _: network_lattice.EXPERIMENT,
+    experiment=lambda _: cover.EXPERIMENT,
     draw=draw,
     caption=caption,
     judge=judge,
