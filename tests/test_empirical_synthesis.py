@@ -147,6 +147,35 @@ def test_a_projected_gradient_does_not_hold_the_hyperplane(network):
     assert (free.inputs - found.inputs).abs().max() > 1e-3
 
 
+def test_an_input_at_rest_is_at_rest_along_itself(network):
+    # The penalties pull towards nought as hard as the loss pushes outwards: what bounds the loss of A from below.
+    target, weight, decay = torch.tensor([3]), torch.tensor([1e-4]), 1e-4
+    x = _starts(1)
+    for rate in (0.05, 0.005, 0.0005):
+        x = synthesis.optimise_inputs(
+            network,
+            x,
+            target,
+            threshold=0,
+            max_iterations=1500,
+            learning_rate=rate,
+            weight_decay=decay,
+            high_frequency=weight,
+        ).inputs
+    x.requires_grad_(True)
+    loss = functional.cross_entropy(network(x), target)
+    (gradient,) = torch.autograd.grad(loss, x)
+    x = x.detach()
+    push = -(x * gradient).sum().item()
+    pull = (weight * synthesis.total_variation(x)).item() + decay * x.square().sum().item()
+    assert pull == pytest.approx(push, rel=0.02)
+    # Homogeneous, but for the last bias: probability times margin.
+    with torch.no_grad():
+        logits = (network(x) - network[-1].bias)[0]
+        shares = torch.softmax(network(x)[0], dim=0)
+    assert push == pytest.approx((shares * (logits[3] - logits)).sum().item(), rel=1e-3)
+
+
 def test_bfloat16_drives_but_float32_decides_and_reports():
     network = models.build("resnet18", generator=torch.Generator().manual_seed(0), width=16)
     starts, targets = _starts(4), torch.tensor([0, 1, 2, 3])
