@@ -39,7 +39,7 @@ def draw(dataset: xr.Dataset) -> Figure:
     wrapping.annotate(
         "published", (known - error, 0.95), xytext=(-3, 0), textcoords="offset points", ha="right", va="top"
     )
-    wrapping.set_xlim(left=known - 0.05)
+    wrapping.set_xlim(left=known - 0.07)
     wrapping.set_xlabel("density of the level set")
     wrapping.set_ylabel("share of axes wrapped")
     wrapping.legend(loc="lower right")
