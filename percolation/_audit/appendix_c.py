@@ -5,6 +5,7 @@ from __future__ import annotations
 from percolation._audit.entry import Entry
 
 _HERE = "tests/test_percolation_audit.py::"
+_LATTICE = "tests/test_audit_lattice.py::"
 _NUMBER = _HERE + "test_the_number_beside_each_entry_tells_its_verdict"
 
 ENTRIES = (
@@ -27,7 +28,7 @@ ENTRIES = (
             "p(1−p)^4 > 0, independently for the middles of the 3 × 3 blocks, so P(none is) ≤ (1 − p(1−p)^4)^[N/3]², "
             "which tends to 0; and with an isolated cell all are connected only if it is alone."
         ),
-        evidence=(_NUMBER, _HERE + "test_some_cell_is_cut_off_as_surely_as_the_bound_says"),
+        evidence=(_NUMBER, _LATTICE + "test_some_cell_is_cut_off_as_surely_as_the_bound_says"),
     ),
     Entry(
         key="threshold in the plane",
@@ -56,8 +57,8 @@ ENTRIES = (
         ),
         evidence=(
             _NUMBER,
-            _HERE + "test_thresholds_lie_above_the_tree_and_tend_to_half_of_one_over_d",
-            _HERE + "test_the_series_is_the_proven_expansion_to_third_order",
+            _LATTICE + "test_thresholds_lie_above_the_tree_and_tend_to_half_of_one_over_d",
+            _LATTICE + "test_the_series_is_the_proven_expansion_to_third_order",
         ),
     ),
     Entry(
@@ -134,9 +135,9 @@ ENTRIES = (
         ),
         evidence=(
             _NUMBER,
-            _HERE + "test_the_share_of_neighbours_in_a_ball_tends_to_the_gaussian_one",
-            _HERE + "test_cubes_at_the_sphere_have_half_of_the_neighbours",
-            _HERE + "test_isolation_in_a_box_is_a_product_over_axes",
+            _LATTICE + "test_the_share_of_neighbours_in_a_ball_tends_to_the_gaussian_one",
+            _LATTICE + "test_cubes_at_the_sphere_have_half_of_the_neighbours",
+            _LATTICE + "test_isolation_in_a_box_is_a_product_over_axes",
         ),
     ),
 )

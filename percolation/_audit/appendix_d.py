@@ -5,6 +5,7 @@ from __future__ import annotations
 from percolation._audit.entry import Entry
 
 _HERE = "tests/test_percolation_audit.py::"
+_LATTICE = "tests/test_audit_lattice.py::"
 _NETWORKS = "tests/test_audit_networks.py::"
 _FIELD = "tests/test_percolation_meanfield.py::"
 _FULLY = "tests/test_lipschitz_fully_connected.py::"
@@ -272,7 +273,7 @@ _MEAN_FIELD = (
         evidence=(
             _NUMBER,
             _FIELD + "test_equation_21_bound_is_a_bound",
-            _HERE + "test_equation_22_promises_an_infinite_cluster_below_every_threshold",
+            _LATTICE + "test_equation_22_promises_an_infinite_cluster_below_every_threshold",
             "tests/test_percolation_finite_clusters.py::test_the_bethe_lattice_never_has_more_finite_clusters",
         ),
     ),
@@ -288,7 +289,7 @@ _MEAN_FIELD = (
             "form of Eq. 22 is not: e^(−2dp) exceeds (1−p)^(2d) by a factor e^(2d (ln(1/(1−p)) − p)), so its rate "
             "is 2δ instead of 2 ln(1/(1−δ))."
         ),
-        evidence=(_NUMBER, _HERE + "test_loops_matter_less_in_every_higher_dimension"),
+        evidence=(_NUMBER, _LATTICE + "test_loops_matter_less_in_every_higher_dimension"),
     ),
     Entry(
         key="root",
@@ -319,7 +320,10 @@ _MEAN_FIELD = (
             "Two slips: e^(qQ) = 1 + qQ + ..., not 1 − qQ; and qQ e^(−q) moved to the left makes q e^(−q), not q "
             "e^q. At the root (1 + q e^q) Q → q, which is not e^(−q)."
         ),
-        evidence=(_NUMBER, _HERE + "test_the_corrected_expansion_has_the_error_it_states_and_the_printed_one_has_not"),
+        evidence=(
+            _NUMBER,
+            _LATTICE + "test_the_corrected_expansion_has_the_error_it_states_and_the_printed_one_has_not",
+        ),
     ),
     Entry(
         key="leading term",
@@ -338,7 +342,7 @@ _MEAN_FIELD = (
         evidence=(
             _NUMBER,
             _FIELD + "test_the_printed_expansion_is_not_the_root",
-            _HERE + "test_the_series_of_lagrange_sums_to_the_root",
+            _LATTICE + "test_the_series_of_lagrange_sums_to_the_root",
         ),
     ),
     Entry(
@@ -352,7 +356,7 @@ _MEAN_FIELD = (
             "e^(−q) ≤ Q ≤ e · e^(−q) for every q: Q = e^(−q) e^(qQ), and qQ, the mean of the conjugate process, is "
             "at most 1 for q > 1; for q ≤ 1 Q = 1. With q = 2dp the rate on Z^d is twice the printed one."
         ),
-        evidence=(_NUMBER, _HERE + "test_q_lies_between_the_exponential_and_e_times_it"),
+        evidence=(_NUMBER, _LATTICE + "test_q_lies_between_the_exponential_and_e_times_it"),
     ),
 )
 ENTRIES = (*_NETWORK, *_MEAN_FIELD)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from percolation._audit.entry import Entry
 
 _HERE = "tests/test_percolation_audit.py::"
+_LATTICE = "tests/test_audit_lattice.py::"
 _NETWORKS = "tests/test_audit_networks.py::"
 _LABELS = "tests/test_percolation_labels.py::"
 _CUBES = "tests/test_lipschitz_cubes.py::"
@@ -35,7 +36,7 @@ ENTRIES = (
         ),
         evidence=(
             _HERE + "test_the_number_beside_each_entry_tells_its_verdict",
-            _HERE + "test_q_is_the_isolated_site_between_two_proven_bounds",
+            _LATTICE + "test_q_is_the_isolated_site_between_two_proven_bounds",
             "tests/test_percolation_scaling.py::test_disconnection_falls_with_dimension_and_ends_as_two_isolated_sites",
         ),
     ),
@@ -51,7 +52,7 @@ ENTRIES = (
             "connected. So the chance to be in the infinite cluster never falls with d; it is 0 up to p_c(d) and "
             "positive above."
         ),
-        evidence=(_HERE + "test_a_further_dimension_never_disconnects",),
+        evidence=(_LATTICE + "test_a_further_dimension_never_disconnects",),
     ),
     Entry(
         key="cover",
