@@ -139,8 +139,8 @@ def isolated(p: ArrayLike, n_neighbours: ArrayLike) -> Floats:
 def printed_expansion(q: ArrayLike) -> Floats:
     """Return e^-q / (1 + q e^q), the leading term of Q as Eq. 24 prints it.
 
-    It is not the expansion of the root of Eq. 22: solving (1 - q e^-q) Q = e^-q, the first line of Eq. 23, gives
-    Q = e^-q (1 + q e^-q + ...), whereas the printed form behaves as e^(-2q) / q.
+    It is not the expansion of the root of Eq. 22: (1 - q e^-q) Q = e^-q, which is Eq. 23 with its signs put right,
+    gives Q = e^-q (1 + q e^-q + ...), whereas the printed form behaves as e^(-2q) / q.
     """
     mean = np.asarray(q, dtype=np.float64)
     return np.exp(-2 * mean) / (np.exp(-mean) + mean)
