@@ -11,7 +11,6 @@ Vrabel, Shem-Ur, Oz, Krueger, arXiv:2409.05800, Eqs. 4, 8-10, 13, 14.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +19,7 @@ import torch
 import xarray as xr
 from pydantic import BaseModel, ConfigDict, Field
 
+from empirical import network_lattice
 from lipschitz import fully_connected, upper
 from percolation import clusters, labels
 from percolation.campaign import Arrays, Experiment
@@ -59,10 +59,7 @@ def run_task(settings: Settings, task: None, seeds: np.random.SeedSequence) -> A
         generator=generator,
     )
     side = 2 * settings.radius / settings.cubes
-    # A cube is a ball of radius side / 2 in the maximum norm, and lies in one of side / sqrt(2) in the Euclidean.
-    in_maximum_norm = upper.upper_product(network, (2,), norm=math.inf).value * side / 2
-    in_euclidean_norm = upper.upper_product(network, (2,), norm=2).value * side / math.sqrt(2)
-    reach = min(in_maximum_norm, in_euclidean_norm)
+    reach = network_lattice.upper_reach(network, 2, side=side)
     centres = torch.linspace(
         -settings.radius + side / 2, settings.radius - side / 2, settings.cubes, dtype=torch.float64
     )
