@@ -1,0 +1,189 @@
+"""Staying within an interval of a network's values, as statements about logits.
+
+For f = varphi(z) with an increasing varphi, low <= f <= high means varphi^-1(low) <= z <= varphi^-1(high). The network
+of the two outputs z - varphi^-1(high) and varphi^-1(low) - z has its larger one at most 0 just there, and the larger of
+two numbers is convex: so :mod:`lipschitz.segment` encloses it on whole segments, both ends of the interval at once.
+
+For the bypass of :mod:`empirical.connect`, which lowers cross-entropies by their gradients, a smooth pair of logits
+says the same: 0 and 4 (u^2 - 1), with u = -1 and 1 at the interval's ends. Class 0 has a loss of at most log 2 just
+where the value lies in the interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import scipy.special
+import torch
+from torch import nn
+
+from empirical import connect
+from lipschitz import segment, stages
+from lipschitz.fully_connected import GaussianCdf
+
+_INVERSE: dict[type[nn.Module], Callable[[float], float]] = {
+    GaussianCdf: lambda value: float(scipy.special.ndtri(value)),
+    nn.Sigmoid: lambda value: float(scipy.special.logit(value)),
+}
+_INWARD = 1e-12  # relative, by which ends are moved: far more than what the inverse and the bias are rounded by
+_STEEPNESS = 4.0
+LARGEST_LOSS = math.log(2.0)  # nat, of the smooth logits at the interval's ends
+_LOSS_INSIDE = math.log1p(math.exp(_STEEPNESS * (0.5**2 - 1)))  # nat, half way from the middle to an end
+
+_OUTSIDE = segment.ConvexLoss(function=lambda logits: logits.max(dim=1).values, upper_slope=1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certified:
+    """Whether values stay in an interval on a whole polygon.
+
+    Parameters
+    ----------
+    status : {"certified", "violated", "undecided"}
+        On every point; ``violated`` if some point's true value is outside.
+    stops : tuple of int
+        For a path, the steps at which the polygon has its corners, the ends included.
+    n_pieces : int
+        Pieces followed, those of chords that were given up as well.
+    """
+
+    status: Literal["certified", "violated", "undecided"]
+    stops: tuple[int, ...]
+    n_pieces: int
+
+
+@torch.no_grad()
+def prepare(network: nn.Sequential, low: float, high: float) -> tuple[stages.Stage, ...]:
+    """Return the network whose larger output is at most 0 only where ``low <= f <= high``, for certificates.
+
+    Parameters
+    ----------
+    network : nn.Sequential
+        Linear first; one output of a Linear last but one, and GaussianCdf or Sigmoid last.
+    low, high : float
+        0 <= low < high <= 1; an end at 0 or 1 is no constraint.
+
+    Raises
+    ------
+    TypeError
+        If the network ends otherwise.
+    ValueError
+        If the interval is none.
+    """
+    if not 0.0 <= low < high <= 1.0:
+        raise ValueError(f"low and high must satisfy 0 <= low < high <= 1, got {low} and {high}")
+    last, final = network[-2], network[-1]
+    if not isinstance(last, nn.Linear) or type(final) not in _INVERSE:
+        names = ", ".join(kind.__name__ for kind in _INVERSE)
+        raise TypeError(
+            f"network must end in a Linear and one of {names}, got {type(last).__name__}, {type(final).__name__}"
+        )
+    inverse = _INVERSE[type(final)]
+    both = nn.Linear(last.in_features, 2, dtype=torch.float64)
+    both.weight.zero_()
+    both.bias.fill_(-1.0)
+    bias = 0.0 if last.bias is None else float(last.bias)
+    for row, sign, end in ((0, 1.0, high), (1, -1.0, low)):
+        if 0.0 < end < 1.0:
+            value = inverse(end)
+            value -= sign * _INWARD * (1.0 + abs(value) + abs(bias))
+            both.weight[row] = sign * last.weight[0]
+            both.bias[row] = sign * (bias - value)
+    return stages.prepare(
+        nn.Sequential(*network[:-2], both), (cast("nn.Linear", network[0]).in_features,), device=both.weight.device
+    )
+
+
+def certify_polygon(prepared: tuple[stages.Stage, ...], stops: torch.Tensor, *, piece_budget: int) -> Certified:
+    """Return whether values stay in the interval on the polygon through ``stops``, shape (n, d)."""
+    return _certify(prepared, stops.__getitem__, [(i, i + 1) for i in range(len(stops) - 1)], piece_budget, False)
+
+
+def certify_path(
+    prepared: tuple[stages.Stage, ...], point: Callable[[int], torch.Tensor], n_steps: int, *, piece_budget: int
+) -> Certified:
+    """Return whether values stay in the interval on a polygon along a path of cubes, straightened as far as that goes.
+
+    The chord from the first to the last centre is tried; one that cannot be certified is split at the centre in the
+    middle of the path, down to single steps.
+
+    Parameters
+    ----------
+    prepared : tuple of Stage
+        Of :func:`prepare`.
+    point : callable
+        From 0, ..., ``n_steps`` to the centre of the path's cube after so many steps, float64, shape (d,).
+    n_steps : int
+        Steps of the path.
+    piece_budget : int
+        Of each chord.
+    """
+    return _certify(prepared, point, [(0, n_steps)], piece_budget, True)
+
+
+def _certify(
+    prepared: tuple[stages.Stage, ...],
+    point: Callable[[int], torch.Tensor],
+    chords: list[tuple[int, int]],
+    piece_budget: int,
+    may_split: bool,
+) -> Certified:
+    stops, n_pieces = [chords[0][0]], 0
+    waiting = chords[::-1]
+    while waiting:
+        first, last = waiting.pop()
+        found = segment.certify_segment(prepared, point(first), point(last), _OUTSIDE, 0.0, piece_budget=piece_budget)
+        n_pieces += found.maximum.n_pieces
+        if found.status == "certified":
+            stops.append(last)
+        elif may_split and last - first > 1:
+            middle = (first + last) // 2
+            waiting += [(middle, last), (first, middle)]
+        else:
+            return Certified(status=found.status, stops=tuple(stops), n_pieces=n_pieces)
+    return Certified(status="certified", stops=tuple(stops), n_pieces=n_pieces)
+
+
+class IntervalLogits(nn.Module):
+    """Images (n, 1, 1, d) to two logits, float32: class 0 has a loss of at most log 2 where low <= f <= high."""
+
+    def __init__(self, network: nn.Module, low: float, high: float) -> None:
+        super().__init__()
+        self.network, self.low, self.high = network, low, high
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the logits 0 and 4 (u^2 - 1)."""
+        place = (2.0 * self.network(images.flatten(1))[:, 0] - self.low - self.high) / (self.high - self.low)
+        return torch.stack([torch.zeros_like(place), _STEEPNESS * (place * place - 1.0)], dim=1).float()
+
+
+def bypass(
+    network: nn.Sequential,
+    starts: torch.Tensor,
+    ends: torch.Tensor,
+    *,
+    low: float,
+    high: float,
+    max_rounds: int,
+    max_iterations: int,
+) -> list[connect.Connection]:
+    """Connect inputs (n, d) within an interval of values by the paper's bypass (:func:`empirical.connect.connect`).
+
+    Points are optimised until they are half as far from the interval's middle as its ends are.
+    """
+    shape = (len(starts), 1, 1, starts.shape[1])
+    return connect.connect(
+        IntervalLogits(network, low, high),
+        starts.reshape(shape),
+        ends.reshape(shape),
+        torch.zeros(len(starts), dtype=torch.int64),
+        delta=LARGEST_LOSS,
+        threshold=_LOSS_INSIDE,
+        max_rounds=max_rounds,
+        max_iterations=max_iterations,
+        mse=0.0,
+        n_points=25 * 2**max_rounds,
+    )
