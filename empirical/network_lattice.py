@@ -114,8 +114,8 @@ def output_std(settings: LatticeNetwork, dimension: int) -> float:
     return math.sqrt(covariance[0, 0])
 
 
-def build(settings: LatticeNetwork, dimension: int, seed: int) -> nn.Sequential:
-    """Return a network of the law on ``dimension`` inputs, with one output in [0, 1], in float64 on the CPU.
+def build(settings: LatticeNetwork, dimension: int, seed: int, *, n_outputs: int = 1) -> nn.Sequential:
+    """Return a network of the law on ``dimension`` inputs, with outputs in [0, 1], in float64 on the CPU.
 
     The last matrix and bias are divided by :func:`output_std`, so that the Gaussian distribution function at the end
     makes the output nearly uniform, over networks and over the box; that of one network on a small box is not.
@@ -135,6 +135,7 @@ def build(settings: LatticeNetwork, dimension: int, seed: int) -> nn.Sequential:
         final_activation=settings.final_activation,
         gain=settings.gain,
         bias_std=settings.bias_std,
+        n_outputs=n_outputs,
         generator=torch.Generator().manual_seed(seed),
     )
     scale = output_std(settings, dimension)
@@ -212,12 +213,12 @@ def label(values: NDArray[np.floating], delta: float) -> NDArray[np.int8]:
 def label_box(
     network: nn.Module, dimension: int, *, n_cells: int, radius: float, delta: float, batch: int = _BATCH
 ) -> NDArray[np.int8]:
-    """Return the cell of every cube of the box, by the network's value at the cube's centre.
+    """Return the cell of every cube of the box, by the network's values at the cube's centre.
 
     Parameters
     ----------
     network : torch.nn.Module
-        Maps (n, d) to (n, 1), values in [0, 1]. It is run in float32, whatever its own type.
+        Maps (n, d) to (n, n_outputs), values in [0, 1]. It is run in float32, whatever its own type.
     dimension : int
         d, at least 1.
     n_cells : int
@@ -231,7 +232,7 @@ def label_box(
 
     Returns
     -------
-    array of int8, shape (n_cells,) * d
+    array of int8, shape (n_outputs, n_cells, ..., n_cells)
 
     Raises
     ------
@@ -247,7 +248,6 @@ def label_box(
         raise ValueError(f"dimension and batch must be at least 1, got {dimension} and {batch}")
     single = copy.deepcopy(network).float()
     along = torch.from_numpy(axis_centres(n_cells, radius=radius)).float()
-    found = np.empty((n_cells,) * dimension, dtype=np.int8)
     # A batch is some rows of one axis, with all of the axes after it; only what changes is written.
     n_inner = max(m for m in range(dimension) if m == 0 or n_cells**m <= batch)
     inner, split = n_cells**n_inner, dimension - n_inner - 1
@@ -256,17 +256,17 @@ def label_box(
     if n_inner:
         whole = torch.cartesian_prod(*[along] * n_inner).reshape(inner, n_inner)
         points[:, split + 1 :] = whole.repeat(n_rows, 1)
-    flat = found.reshape(*[n_cells] * (split + 1), inner)
     with torch.no_grad():
+        found = np.empty((single(points[:1]).shape[1], n_cells**dimension), dtype=np.int8)
+        end = 0
         for outer in np.ndindex(*[n_cells] * split):
             points[:, :split] = along[list(outer)]
-            for first in range(0, n_cells, n_rows):
-                rows = along[first : first + n_rows]
+            for rows in along.split(n_rows):
                 part = points[: len(rows) * inner]
                 part[:, split] = rows.repeat_interleave(inner)
-                values = single(part)[:, 0].numpy()
-                flat[outer][first : first + n_rows] = label(values, delta).reshape(-1, inner)
-    return found
+                end += len(part)
+                found[:, end - len(part) : end] = label(single(part).numpy(), delta).T
+    return found.reshape(-1, *[n_cells] * dimension)
 
 
 def upper_reach(network: nn.Module, dimension: int, *, side: float) -> float:

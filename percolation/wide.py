@@ -196,94 +196,6 @@ def wide_covariance(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WideFields:
-    """Fields of the wide limit, known everywhere: the means of the exact fields given their values at landmarks.
-
-    Parameters
-    ----------
-    covariance : function of points and others
-        K^L, as :func:`wide_covariance` with the law's arguments.
-    landmarks : array, shape (m, d)
-        Where the fields are exact.
-    root : array, shape (m, r)
-        A point's covariances with the landmarks, times this, are its row of a root of the fields' covariance.
-    weights : array, shape (m, n_samples)
-        A point's covariances with the landmarks, times this, are the fields' values.
-    """
-
-    covariance: Callable[[Floats, Floats], Floats]
-    landmarks: Floats
-    root: Floats
-    weights: Floats
-
-
-def draw_wide(
-    landmarks: Floats,
-    *,
-    n_samples: int,
-    depth: int,
-    activation: Activation,
-    weight_variance: float,
-    bias_variance: float = 0.0,
-    rng: np.random.Generator,
-) -> WideFields:
-    """Draw fields of the wide limit from their values at landmarks, for :func:`evaluate_wide` at any points.
-
-    For points by the million, which :func:`sample_wide` would hold together.
-
-    Parameters
-    ----------
-    landmarks : array, shape (m, d)
-        Spread as the points will be; what the fields lack elsewhere is told by :func:`missing_variance`.
-    n_samples : int
-        Independent fields, at least 1.
-    depth, activation, weight_variance, bias_variance
-        As for :func:`wide_covariance`.
-    rng : numpy.random.Generator
-        Chooses the fields.
-
-    Raises
-    ------
-    ValueError
-        If an argument lies outside its range.
-    """
-    if n_samples < 1:
-        raise ValueError(f"n_samples must be at least 1, got {n_samples}")
-
-    def covariance(rows: Floats, columns: Floats) -> Floats:
-        return wide_covariance(
-            *(rows, columns),
-            depth=depth,
-            activation=activation,
-            weight_variance=weight_variance,
-            bias_variance=bias_variance,
-        )
-
-    variances, directions = np.linalg.eigh(covariance(landmarks, landmarks))
-    is_kept = variances > _RANK_ERROR * variances[-1]
-    root = directions[:, is_kept] / np.sqrt(variances[is_kept])
-    weights = root @ rng.normal(size=(root.shape[1], n_samples))
-    return WideFields(covariance=covariance, landmarks=landmarks, root=root, weights=weights)
-
-
-def evaluate_wide(fields: WideFields, points: Floats) -> Floats:
-    """Return the fields at ``points``, shape (n, d) to (n_samples, n); the cost is that of :func:`sample_wide`."""
-    values = np.empty((fields.weights.shape[1], points.shape[0]))
-    for first in range(0, points.shape[0], _CHUNK):
-        block = slice(first, first + _CHUNK)
-        values[:, block] = (fields.covariance(points[block], fields.landmarks) @ fields.weights).T
-    return values
-
-
-def missing_variance(fields: WideFields, points: Floats) -> float:
-    """Return the largest share of a point's variance that the fields lack, at least 0."""
-    held = ((fields.covariance(points, fields.landmarks) @ fields.root) ** 2).sum(axis=1)
-    full = np.concatenate([fields.covariance(few, few).diagonal() for few in np.array_split(points, 100)])
-    shares = np.divide(held, full, out=np.ones_like(held), where=full > 0)
-    return float(max(0.0, np.max(1 - shares)))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class WideSample:
     """Fields of the wide limit.
 
@@ -359,16 +271,29 @@ def sample_wide(
     """
     if n_samples < 1 or n_landmarks < 1:
         raise ValueError(f"n_samples and n_landmarks must be at least 1, got {n_samples} and {n_landmarks}")
+
+    def covariance(rows: Floats, columns: Floats) -> Floats:
+        return wide_covariance(
+            *(rows, columns),
+            depth=depth,
+            activation=activation,
+            weight_variance=weight_variance,
+            bias_variance=bias_variance,
+        )
+
     n = points.shape[0]
-    found = draw_wide(
-        points if n <= n_landmarks else points[rng.choice(n, n_landmarks, replace=False)],
-        n_samples=n_samples,
-        depth=depth,
-        activation=activation,
-        weight_variance=weight_variance,
-        bias_variance=bias_variance,
-        rng=rng,
-    )
-    values = evaluate_wide(found, points)
+    chosen = points if n <= n_landmarks else points[rng.choice(n, n_landmarks, replace=False)]
+    variances, directions = np.linalg.eigh(covariance(chosen, chosen))
+    is_kept = variances > _RANK_ERROR * variances[-1]
+    # A covariance with the landmarks, times this, is a point's row of a root of the covariance.
+    root = directions[:, is_kept] / np.sqrt(variances[is_kept])
+    weights = root @ rng.normal(size=(root.shape[1], n_samples))
+    values = np.empty((n_samples, n))
+    for first in range(0, n, _CHUNK):
+        block = slice(first, first + _CHUNK)
+        values[:, block] = (covariance(points[block], chosen) @ weights).T
     checked = points if n <= _N_CHECKED else points[rng.choice(n, _N_CHECKED, replace=False)]
-    return WideSample(values=values, missing=missing_variance(found, checked))
+    held = ((covariance(checked, chosen) @ root) ** 2).sum(axis=1)
+    full = np.concatenate([covariance(few, few).diagonal() for few in np.array_split(checked, 100)])
+    shares = np.divide(held, full, out=np.ones_like(held), where=full > 0)
+    return WideSample(values=values, missing=float(max(0.0, np.max(1 - shares))))

@@ -161,17 +161,3 @@ def call(points=None, others=None, **changed):
 def test_mistakes_are_refused(mistake, message):
     with pytest.raises(ValueError, match=message):
         mistake()
-
-
-def test_fields_drawn_at_landmarks_are_those_of_the_sample():
-    """The landmarks being all points, both are exact and draw the same numbers; points in parts make no difference."""
-    law = {"depth": 3, "activation": "erf", "weight_variance": 2.0, "bias_variance": 0.1}
-    points = np.random.default_rng(0).normal(size=(30, 2))
-    expected = wide.sample_wide(points, n_samples=3, rng=np.random.default_rng(1), **law).values
-    drawn = wide.draw_wide(points, n_samples=3, rng=np.random.default_rng(1), **law)
-    parts = [wide.evaluate_wide(drawn, part) for part in (points[:7], points[7:])]
-    np.testing.assert_allclose(np.concatenate(parts, axis=1), expected, rtol=1e-10)
-    assert wide.missing_variance(drawn, points) < 1e-8
-    assert wide.missing_variance(drawn, 5 * points) > 0.1
-    with pytest.raises(ValueError, match="n_samples must be at least 1, got 0"):
-        wide.draw_wide(points, n_samples=0, rng=np.random.default_rng(1), **law)
