@@ -34,13 +34,14 @@ from __future__ import annotations
 import heapq
 import itertools
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from empirical import network_lattice
 from percolation import labels
 
 Floats = NDArray[np.float64]
@@ -52,6 +53,7 @@ _SHORTEST = 8  # run that is tried
 _PENALTY = 2.0  # steps that a value at an end of the interval is worth
 _OUTSIDE = 8.0  # steps, a neighbour expected to lie outside
 _HASH_SEED = 20240905
+_MOST_NUMBERED = 2**62  # cubes of a lattice whose numbers are told apart in an int64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -190,10 +192,6 @@ class _Search:
         n_labels = labels.n_cells(delta) - 1
         if not 0 <= label < n_labels:
             raise ValueError(f"label must lie in 0 to {n_labels - 1}, got {label}")
-        if n_cells < 1:
-            raise ValueError(f"n_cells must be at least 1, got {n_cells}")
-        if not radius > 0:
-            raise ValueError(f"radius must be positive, got {radius}")
         dimension = first.in_features
         for name, cube in (("start", start), ("target", target)):
             if cube.shape != (dimension,):
@@ -201,18 +199,18 @@ class _Search:
             if cube.min() < 0 or cube.max() >= n_cells:
                 raise ValueError(f"{name} must be a cube with indices 0 to {n_cells - 1}, got {cube.tolist()[:8]}")
         side = 2 * radius / n_cells
-        weight = first.weight.numpy()
+        weight = first.weight.detach().numpy()
         self.rest = network[1:]
         self.columns = np.ascontiguousarray(side * weight.T)
         self.n_cells, self.label, self.delta = n_cells, label, delta
         self.target = target
-        self.is_exact = n_cells**dimension < 2**62
+        self.is_exact = n_cells**dimension < _MOST_NUMBERED
         if self.is_exact:
             self.weights = n_cells ** np.arange(dimension, dtype=np.int64)
         else:
             self.weights = np.random.default_rng(_HASH_SEED).integers(-(2**63), 2**63 - 1, dimension) | 1
-        centre = -radius + side * (start + 0.5)
-        hidden = weight @ centre + (0 if first.bias is None else first.bias.numpy())
+        (centre,) = network_lattice.centres(start[None], n_cells=n_cells, radius=radius)
+        hidden = weight @ centre + (0 if first.bias is None else first.bias.detach().numpy())
         self.start = _Cube(start.copy(), hidden, (start * self.weights).sum(keepdims=True), 0)
         self.distance = int(np.abs(target - start).sum())
         self.families: list[_Family] = []
@@ -236,7 +234,8 @@ class _Search:
     def carry(self, values: Floats) -> NDArray[np.bool_]:
         """Return whether values carry the label."""
         cells = labels.cells(values, self.delta)
-        return (cells == self.label) | (cells == self.label + 1)
+        is_carried: NDArray[np.bool_] = (cells == self.label) | (cells == self.label + 1)
+        return is_carried
 
     def penalty(self, values: Floats) -> Floats:
         """Return what nearness to the interval's ends costs: nothing in its inner half."""
@@ -407,7 +406,7 @@ def first_layer(network: nn.Sequential) -> nn.Linear:
     """Return the first layer, or raise TypeError if the network is no Sequential that begins with one of float64."""
     if not isinstance(network, nn.Sequential) or len(network) < 2 or not isinstance(network[0], nn.Linear):
         raise TypeError("network must be a Sequential that begins with a Linear and goes on")
-    first = cast("nn.Linear", network[0])
+    first = network[0]
     if first.weight.dtype != torch.float64:
         raise TypeError(f"network must have weights of float64, got {first.weight.dtype}")
     return first

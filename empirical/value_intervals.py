@@ -43,7 +43,8 @@ class Certified:
     Parameters
     ----------
     status : {"certified", "violated", "undecided"}
-        On every point; ``violated`` if some point's true value is outside.
+        On every point; ``violated`` if some point's true value is outside, or within 1e-12 of an end, in what the final
+        activation reads.
     stops : tuple of int
         For a path, the steps at which the polygon has its corners, the ends included.
     n_pieces : int
@@ -69,7 +70,7 @@ def prepare(network: nn.Sequential, low: float, high: float) -> tuple[stages.Sta
     Raises
     ------
     TypeError
-        If the network ends otherwise.
+        If the network ends otherwise or has more outputs.
     ValueError
         If the interval is none.
     """
@@ -78,9 +79,10 @@ def prepare(network: nn.Sequential, low: float, high: float) -> tuple[stages.Sta
     last, final = network[-2], network[-1]
     if not isinstance(last, nn.Linear) or type(final) not in _INVERSE:
         names = ", ".join(kind.__name__ for kind in _INVERSE)
-        raise TypeError(
-            f"network must end in a Linear and one of {names}, got {type(last).__name__}, {type(final).__name__}"
-        )
+        got = f"{type(last).__name__}, {type(final).__name__}"
+        raise TypeError(f"network must end in a Linear and one of {names}, got {got}")
+    if last.out_features != 1:
+        raise TypeError(f"network must have one output, got {last.out_features}")
     inverse = _INVERSE[type(final)]
     both = nn.Linear(last.in_features, 2, dtype=torch.float64)
     both.weight.zero_()
@@ -92,9 +94,8 @@ def prepare(network: nn.Sequential, low: float, high: float) -> tuple[stages.Sta
             value -= sign * _INWARD * (1.0 + abs(value) + abs(bias))
             both.weight[row] = sign * last.weight[0]
             both.bias[row] = sign * (bias - value)
-    return stages.prepare(
-        nn.Sequential(*network[:-2], both), (cast("nn.Linear", network[0]).in_features,), device=both.weight.device
-    )
+    first = cast("nn.Linear", network[0])
+    return stages.prepare(nn.Sequential(*list(network)[:-2], both), (first.in_features,), device=both.weight.device)
 
 
 def certify_polygon(prepared: tuple[stages.Stage, ...], stops: torch.Tensor, *, piece_budget: int) -> Certified:

@@ -291,3 +291,11 @@ def convolutions(draw: st.DrawFn, *, max_channels: int = 3, max_side: int = 6) -
         dilation=dilation,
         groups=groups,
     )
+
+
+@st.composite
+def cells_of_cubes(draw: st.DrawFn, *, max_dimension: int = 3, max_cubes: int = 150) -> np.ndarray:
+    """Cells 0 to 3 (delta = 1/2) of the n^d cubes of a box, with more than one cube."""
+    dimension = draw(st.integers(1, max_dimension))
+    n_cells = draw(st.integers(2, int(max_cubes ** (1 / dimension) + 1e-9)))
+    return draw(hnp.arrays(np.int64, (n_cells,) * dimension, elements=st.integers(0, 3)))
