@@ -66,19 +66,24 @@ def component(cells, label, start):
     return next(part for part in parts if start in part)
 
 
-@given(strategies.cells_of_cubes(), st.integers(0, 2), st.randoms(use_true_random=False), st.booleans())
+@given(
+    strategies.cells_of_cubes(),
+    st.integers(0, 2),
+    st.randoms(use_true_random=False),
+    st.booleans(),
+    st.sampled_from([1, 3, 256]),
+)
 @settings(max_examples=150)
-def test_search_finds_a_path_just_where_breadth_first_search_does(cells, label, random, is_hashed):
+def test_search_finds_a_path_just_where_breadth_first_search_does(cells, label, random, is_hashed, batch):
     carries = sorted(zip(*np.nonzero((cells == label) | (cells == label + 1)), strict=True))
     if not carries:
         return
     start, target = (tuple(int(i) for i in random.choice(carries)) for _ in range(2))
-    most = lattice_search._MOST_NUMBERED
-    lattice_search._MOST_NUMBERED = 0 if is_hashed else most
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lattice_search, "_BATCH", batch)
+        if is_hashed:
+            patch.setattr(lattice_search, "_MOST_NUMBERED", 0)
         found = walk(cells, start, target, label=label)
-    finally:
-        lattice_search._MOST_NUMBERED = most
     reachable = component(cells, label, start)
     assert found.status == ("found" if target in reachable else "exhausted")
     assert found.is_exact is not is_hashed
