@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from empirical import evolution, scaling, untrained
+from empirical import conjecture, evolution, lattice_pairs, scaling, untrained
 from percolation.commandline import Command, main, table
 
 _NAMES = ("primary", "secondary", "tertiary")
@@ -108,6 +108,69 @@ def _describe_evolution(summary: Mapping[str, Any]) -> str:
     )
 
 
+def _describe_lattice(summary: Mapping[str, Any]) -> str:
+    columns = {
+        "activation": "network",
+        "depth": "depth",
+        "box": "box",
+        "dimension": "d",
+        "network_side": "cubes an axis",
+        "network": "P(connected)",
+        "network_error": "error",
+        "moved": "moved by",
+        "is_resolved": "resolved",
+        "field": "Gaussian field",
+        "field_error": "error",
+        "shuffled": "shuffled",
+        "independent": "independent",
+        "mean_field": "mean field",
+        "certain": "certain",
+    }
+    return "\n".join(
+        [
+            f"Two cubes of one label of Eq. 4, delta = {summary['delta']:g}: are they connected in it?",
+            "",
+            table(summary["rows"], columns),
+            "",
+            f"{summary['n_networks']} networks, and as many fields, for each row; errors are standard errors over them",
+            "moved by: what halving the cubes changed; resolved: by no more than the error",
+            "certain: share of the cubes whose label the Lipschitz bound proves",
+        ]
+    )
+
+
+def _describe_search(summary: Mapping[str, Any]) -> str:
+    rows = [dict(row, interval=f"{row['low']:.3f} to {row['high']:.3f}") for row in summary["rows"]]
+    columns = {
+        "box": "box",
+        "dimension": "d",
+        "n_cells": "cubes an axis",
+        "n_pairs": "pairs",
+        "n_found": "found",
+        "interval": "95 % (Wilson)",
+        "n_exhausted": "none",
+        "n_budget": "given up",
+        "n_certified": "certified",
+        "path_ratio_median": "path / distance",
+        "path_ratio_max": "largest",
+        "n_evaluated_median": "cubes evaluated",
+        "n_straight": "straight",
+        "n_bypass": "bypass",
+    }
+    law = f"{summary['activation']}, {summary['depth']} matrices, width {summary['width']}"
+    return "\n".join(
+        [
+            f"Two cubes that share a label, delta = {summary['delta']:g}, joined by search ({law})",
+            "",
+            table(rows, columns),
+            "",
+            "none: all that can be reached was, and the other cube is not among it; certified: the path found,",
+            "straightened, stays in the interval at every point; straight, bypass: certified paths of the same pairs",
+            f"path / distance, cubes evaluated: medians over pairs; given up after {summary['budget']:,} cubes",
+        ]
+    )
+
+
 COMMANDS = {
     "untrained": Command(
         summary="Connect pairs of class-optimal inputs of untrained networks (App. B.5, Fig. 6).",
@@ -138,6 +201,20 @@ COMMANDS = {
         example="python -m empirical evolution --unit epoch --data FILE.npz",
         uses_torch=True,
         prepare=evolution.with_digest,
+    ),
+    "lattice": Command(
+        summary="Cut a box into cubes, label all by a random network, and ask which are connected (Section 4).",
+        presets=conjecture.PRESETS,
+        experiment=lambda _: conjecture.EXPERIMENT,
+        describe=_describe_lattice,
+        example="python -m empirical lattice --activations sin --boxes growing --dimensions 2 3 4 --seed 1",
+    ),
+    "search": Command(
+        summary="Join cubes of one label by search on lattices of any dimension, and certify the paths (Section 4).",
+        presets=lattice_pairs.PRESETS,
+        experiment=lambda _: lattice_pairs.EXPERIMENT,
+        describe=_describe_search,
+        example="python -m empirical search --lattices fixed 16 32 fixed 3072 16 --n-networks 20 --seed 1",
     ),
 }
 

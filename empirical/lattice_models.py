@@ -79,7 +79,7 @@ def connect_cubes(cells: Cells, n_cells: int) -> Connection:
     --------
     >>> found = connect_cubes(np.array([0, 1, 3, 1], dtype=np.int8), 4)
     >>> found.shares.tolist(), found.n_clusters.tolist(), round(found.in_label, 3)
-    ([0.75, 0.5, 0.75], [2, 2, 1], 0.727)
+    ([0.75, 0.5, 0.25], [2, 2, 1], 0.571)
     """
     if n_cells < 2:
         raise ValueError(f"n_cells must be at least 2, got {n_cells}")

@@ -261,7 +261,8 @@ def label_box(
         end = 0
         for outer in np.ndindex(*[n_cells] * split):
             points[:, :split] = along[list(outer)]
-            for rows in along.split(n_rows):
+            for first in range(0, n_cells, n_rows):
+                rows = along[first : first + n_rows]
                 part = points[: len(rows) * inner]
                 part[:, split] = rows.repeat_interleave(inner)
                 end += len(part)
@@ -277,25 +278,31 @@ def upper_reach(network: nn.Module, dimension: int, *, side: float) -> float:
 
 
 def certain_share(
-    network: nn.Module, dimension: int, *, n_cells: int, radius: float, delta: float, rng: np.random.Generator
+    network: nn.Module,
+    dimension: int,
+    *,
+    reach: float,
+    n_cells: int,
+    radius: float,
+    delta: float,
+    rng: np.random.Generator,
 ) -> float:
-    """Return the share of cubes that certainly carry a label of Eq. 4, by the Lipschitz bound, of 10,000 drawn.
+    """Return the share of cubes that certainly carry a label of Eq. 4, of 10,000 drawn.
 
     Parameters
     ----------
     network : torch.nn.Module
-        Maps (n, d) to (n, 1), values in [0, 1], in float64; one that :func:`lipschitz.upper.upper_product` can read.
+        Maps (n, d) to (n, 1), values in [0, 1], in float64.
+    reach : float
+        By how much a value in a cube differs from that at its centre, at most: :func:`upper_reach`.
     dimension, n_cells, radius, delta
         As for :func:`label_box`.
     rng : numpy.random.Generator
         Draws the cubes, with replacement: the standard error is at most 0.005.
     """
-    points = torch.from_numpy(
-        centres(rng.integers(n_cells, size=(_N_CHECKED, dimension)), n_cells=n_cells, radius=radius)
-    )
-    reach = upper_reach(network, dimension, side=2 * radius / n_cells)
+    drawn = rng.integers(n_cells, size=(_N_CHECKED, dimension))
     with torch.no_grad():
-        values = network(points)[:, 0].numpy()
+        values = network(torch.from_numpy(centres(drawn, n_cells=n_cells, radius=radius)))[:, 0].numpy()
     # The values lie in [0, 1] whatever the bound says.
     first, last = labels.carried(np.maximum(values - reach, 0), np.minimum(values + reach, 1), delta)
     return float((first <= last).mean())

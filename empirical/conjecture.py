@@ -1,0 +1,363 @@
+"""P(connected | same label) against dimension: real networks on every cube of a box, beside four models of labels.
+
+For every dimension, random networks label all cubes of a box (:mod:`empirical.network_lattice`), and beside each stand
+
+- the same cells in random places, and cells drawn independently with the same frequencies;
+- Gaussian fields with the networks' covariance in the wide limit, put through the same last map;
+- the mean field of independent cells, on the Bethe lattice.
+
+Which limit. The size of the box in correlation lengths is held, and the cubes are made smaller until nothing changes:
+three ladders' rungs of n/4, n/2 and n cubes along each axis tell whether. What is left is the connectedness of the
+sets {a <= f < b} of a smooth random function on a box, at fixed delta. There the cells of neighbours are the same but
+at the edge of a set, however small the cubes: the independent lattice is no approximation of it at any epsilon, and its
+threshold no threshold of it. On a line two points of one label are connected if and only if f does not leave the
+interval between them.
+
+References
+----------
+Vrabel, Shem-Ur, Oz, Krueger, arXiv:2409.05800, Section 4, App. D, G.1.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from empirical import lattice_models, network_lattice
+from empirical.lattice_models import Connection, connect_cubes
+from empirical.network_lattice import Box, LatticeNetwork
+from lipschitz.fully_connected import Activation
+from lipschitz.threads import one_thread
+from percolation import labels
+from percolation.campaign import Arrays, Experiment
+
+MODELS = ("network", "shuffled", "independent", "field")
+_RUNGS = (4, 2, 1)  # by what the cubes along an axis are divided
+_GROUP = 10  # fields that share the hidden layers of one wide network
+_MOST_DIMENSIONS = 16
+
+
+class Settings(BaseModel):
+    """Which networks, on which boxes, cut how finely."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    activations: tuple[Activation, ...] = Field(("tanh", "sin"), description="pointwise functions of the networks")
+    depths: tuple[int, ...] = Field((3,), description="weight matrices of the networks, 2 to 6")
+    boxes: tuple[Box, ...] = Field(
+        ("fixed", "growing"), description="how the half side goes with the dimension: constant, or as its root"
+    )
+    dimensions: tuple[int, ...] = Field(tuple(range(1, 9)), description="dimensions of the inputs, 1 to 16")
+    width: int = Field(64, ge=1, description="units of a hidden layer")
+    bias_std: float = Field(0.3, ge=0, description="standard deviation of the biases")
+    radius: float = Field(3.0, gt=0, description="half side of the box, in correlation lengths")
+    delta: float = Field(0.25, gt=0, le=0.5, description="interval length of Eq. 4; 1/delta is a whole number")
+    n_networks: int = Field(8, ge=2, description="networks, and Gaussian fields, of each kind and dimension")
+    max_cubes: int = Field(100_000, ge=2, le=100_000_000, description="cubes of a box")
+    max_side: int = Field(256, ge=2, description="cubes along an axis")
+    field_cubes: int = Field(100_000, ge=2, le=100_000_000, description="cubes of a box labelled by Gaussian fields")
+    field_width: int = Field(256, ge=1, description="units of a hidden layer of the networks that make the fields")
+    seed: int = Field(0, ge=0, description="seed of the run")
+
+    @field_validator("delta")
+    @classmethod
+    def _whole(cls, value: float) -> float:
+        labels.n_cells(value)
+        return value
+
+    @field_validator("depths")
+    @classmethod
+    def _deep(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or min(value) < 2 or max(value) > 6:
+            raise ValueError(f"depths must be one or more of 2 to 6, got {list(value)}")
+        return value
+
+    @field_validator("dimensions")
+    @classmethod
+    def _dimensions(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or min(value) < 1 or max(value) > _MOST_DIMENSIONS:
+            raise ValueError(f"dimensions must be one or more of 1 to {_MOST_DIMENSIONS}, got {list(value)}")
+        return value
+
+    @field_validator("activations", "boxes")
+    @classmethod
+    def _some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("activations and boxes must name at least one each, got none")
+        return value
+
+
+PRESETS = {
+    "quick": Settings(),
+    "paper": Settings(
+        activations=("tanh", "relu", "erf", "sin"),
+        n_networks=50,
+        max_cubes=20_000_000,
+        max_side=1024,
+        field_cubes=1_000_000,
+        field_width=1024,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One network, or one group of Gaussian fields, on one box."""
+
+    activation: Activation
+    depth: int
+    box: Box
+    dimension: int
+    numbers: tuple[int, ...]
+    is_field: bool
+
+
+def tasks(settings: Settings) -> dict[str, Part]:
+    """Return every network and every group of fields by key."""
+    found: dict[str, Part] = {}
+    for place in _places(settings):
+        kind = "{} depth={} {} d={}".format(*place)
+        activation, depth, box, dimension = place
+        groups: list[tuple[str, tuple[int, ...], bool]] = [
+            (f"network={i}", (i,), False) for i in range(settings.n_networks)
+        ]
+        for first in range(0, settings.n_networks, _GROUP):
+            part = tuple(range(first, min(first + _GROUP, settings.n_networks)))
+            groups.append((f"fields={first}", part, True))
+        for name, numbers, is_field in groups:
+            found[f"{kind} {name}"] = Part(
+                activation=activation, depth=depth, box=box, dimension=dimension, numbers=numbers, is_field=is_field
+            )
+    return found
+
+
+def _places(settings: Settings) -> list[tuple[Activation, int, Box, int]]:
+    return list(itertools.product(settings.activations, settings.depths, settings.boxes, settings.dimensions))
+
+
+def sides(settings: Settings, dimension: int) -> tuple[int, ...]:
+    """Return the cubes along an axis on each rung, the last a whole even number; 0 for a rung of a single cube."""
+    side = min(settings.max_side, round(settings.max_cubes ** (1 / dimension)) + 1)
+    while side**dimension > settings.max_cubes or side % 2:
+        side -= 1
+    ladder = (max(2, side) // part for part in _RUNGS)
+    return tuple(side if side > 1 else 0 for side in ladder)
+
+
+def run_task(settings: Settings, task: Part, seeds: np.random.SeedSequence) -> Arrays:
+    """Return the connection of one network's boxes and of the labels made from them, or of a group of fields.
+
+    Arrays are over (model or field, rung, ...), nan where a rung is not computed.
+    """
+    law = _law(settings, task)
+    rng = np.random.default_rng(seeds)
+    seed = int(rng.integers(2**63))
+    with one_thread():
+        return _fields(settings, task, law, seed, rng) if task.is_field else _network(settings, task, law, seed, rng)
+
+
+def _law(settings: Settings, task: Part) -> LatticeNetwork:
+    return LatticeNetwork(
+        activation=task.activation,
+        depth=task.depth,
+        width=settings.field_width if task.is_field else settings.width,
+        bias_std=settings.bias_std,
+        radius=settings.radius,
+        box=task.box,
+    )
+
+
+def _network(settings: Settings, task: Part, law: LatticeNetwork, seed: int, rng: np.random.Generator) -> Arrays:
+    d, n_cells, radius = task.dimension, labels.n_cells(settings.delta), network_lattice.half_side(law, task.dimension)
+    network = network_lattice.build(law, d, seed)
+    ladder = sides(settings, d)
+    found: list[list[Connection | None]] = [[None] * len(_RUNGS) for _ in range(3)]
+    by_mean_field = np.full(len(_RUNGS), np.nan)
+    for rung, side in enumerate(ladder):
+        if side:
+            cells = network_lattice.label_box(network, d, n_cells=side, radius=radius, delta=settings.delta)[0]
+            found[0][rung] = real = connect_cubes(cells, n_cells)
+            counts = np.bincount(cells.ravel(), minlength=n_cells)
+            found[1][rung] = connect_cubes(lattice_models.shuffled(cells, rng), n_cells)
+            found[2][rung] = connect_cubes(lattice_models.independent(cells.shape, counts, rng), n_cells)
+            by_mean_field[rung] = lattice_models.mean_field(real.shares, d, side)
+    reach = network_lattice.upper_reach(network, d, side=1.0)
+    certain = network_lattice.certain_share(
+        *(network, d),
+        reach=reach * 2 * radius / ladder[-1],
+        n_cells=ladder[-1],
+        radius=radius,
+        delta=settings.delta,
+        rng=rng,
+    )
+    return _stacked(found, n_cells) | {
+        "mean_field": by_mean_field,
+        "certain": np.array(certain),
+        # A cube's values span twice its reach, and lie in one interval for certain if they span at most delta / 2.
+        "certain_side": np.array(np.ceil(2 * radius * reach * 4 / settings.delta)),
+    }
+
+
+def _fields(settings: Settings, task: Part, law: LatticeNetwork, seed: int, rng: np.random.Generator) -> Arrays:
+    d, n_cells, radius = task.dimension, labels.n_cells(settings.delta), network_lattice.half_side(law, task.dimension)
+    network = network_lattice.build(law, d, seed, n_outputs=len(task.numbers))
+    found: list[list[Connection | None]] = [[None] * len(_RUNGS) for _ in task.numbers]
+    for rung, side in enumerate(sides(settings, d)):
+        if side and side**d <= settings.field_cubes:
+            boxes = network_lattice.label_box(network, d, n_cells=side, radius=radius, delta=settings.delta)
+            for field, cells in enumerate(boxes):
+                found[field][rung] = connect_cubes(cells, n_cells)
+    error = lattice_models.covariance_error(network, law, d, rng)
+    return _stacked(found, n_cells) | {"covariance_error": np.array(error)}
+
+
+_NUMBERS = ("in_label", "in_any")
+_BY_LABEL = ("shares", "connected", "largest", "n_clusters")
+
+
+def _stacked(found: list[list[Connection | None]], n_cells: int) -> Arrays:
+    """Return the numbers of connections as arrays, nan where there is none."""
+    missing = dict.fromkeys(_NUMBERS, np.nan) | {name: np.full(n_cells - 1, np.nan) for name in _BY_LABEL}
+    return {
+        name: np.array([[missing[name] if one is None else getattr(one, name) for one in row] for row in found])
+        for name in (*_NUMBERS, *_BY_LABEL)
+    }
+
+
+_VARIABLES = {
+    "in_label": "P(connected | same label)",
+    "in_any": "P(connected in some label | a label shared)",
+    "shares": "share of the cubes that carry the label, mean over networks",
+    "connected": "P(connected | both carry the label), mean over the networks with such cubes",
+    "largest": "share of the label's cubes in its largest cluster, mean over the networks with such cubes",
+    "n_clusters": "clusters of the label, mean over networks",
+    "mean_field": "P(connected | same label) of independent cells on the Bethe lattice",
+    "certain": "share of the finest rung's cubes that carry a label for certain, by the Lipschitz bound",
+    "certain_side": "cubes along an axis with which every cube carries a label for certain",
+    "covariance_error": "root mean square error of the fields' correlations",
+    "side": "cubes along an axis",
+    "half_side": "half side of the box",
+    "length": "correlation length",
+}
+_PLACE = ("activation", "depth", "box", "dimension")
+
+
+def collect(settings: Settings, arrays: Mapping[str, Arrays]) -> xr.Dataset:
+    """Return everything over (activation, depth, box, dimension); single labels as means over networks."""
+    outer = tuple(len(getattr(settings, name)) for name in ("activations", "depths", "boxes", "dimensions"))
+    n, n_rungs, n_labels = settings.n_networks, len(_RUNGS), labels.n_cells(settings.delta) - 1
+    by_label = np.full((*outer, len(MODELS), n, n_rungs, n_labels), np.nan)
+    full: dict[str, NDArray[np.float64]] = {name: by_label.copy() for name in _BY_LABEL}
+    full |= {name: np.full((*outer, len(MODELS), n, n_rungs), np.nan) for name in _NUMBERS}
+    full |= {"mean_field": np.full((*outer, n, n_rungs), np.nan)}
+    full |= {name: np.full((*outer, n), np.nan) for name in ("certain", "certain_side", "covariance_error")}
+    for (key, task), place in zip(tasks(settings).items(), _expanded(settings), strict=True):
+        for name, values in arrays[key].items():
+            if name in _NUMBERS or name in _BY_LABEL:
+                models = [3] * len(task.numbers) if task.is_field else [0, 1, 2]
+                numbers = list(task.numbers) if task.is_field else list(task.numbers) * 3
+                for model, number, row in zip(models, numbers, values, strict=True):
+                    full[name][(*place, model, number)] = row
+            else:
+                for number in task.numbers:
+                    full[name][(*place, number)] = values
+    return _dataset(settings, full)
+
+
+def _expanded(settings: Settings) -> list[tuple[int, ...]]:
+    """Return the indices of each task's activation, depth, box and dimension, in the order of the tasks."""
+    return [
+        (
+            settings.activations.index(task.activation),
+            settings.depths.index(task.depth),
+            settings.boxes.index(task.box),
+            settings.dimensions.index(task.dimension),
+        )
+        for task in tasks(settings).values()
+    ]
+
+
+def _dataset(settings: Settings, full: dict[str, NDArray[np.float64]]) -> xr.Dataset:
+    dims: dict[str, tuple[str, ...]] = dict.fromkeys(_NUMBERS, (*_PLACE, "model", "network", "rung"))
+    dims |= dict.fromkeys(_BY_LABEL, (*_PLACE, "model", "rung", "label"))
+    dims |= {"mean_field": (*_PLACE, "network", "rung")}
+    dims |= dict.fromkeys(("certain", "certain_side", "covariance_error"), (*_PLACE, "network"))
+    dims |= {"side": ("dimension", "rung"), "half_side": _PLACE, "length": ("activation", "depth")}
+    network_axis = 5
+    for name in _BY_LABEL:
+        is_there = np.isfinite(full[name])
+        total, count = np.where(is_there, full[name], 0).sum(axis=network_axis), is_there.sum(axis=network_axis)
+        full[name] = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    laws = [
+        LatticeNetwork(activation=activation, depth=depth, bias_std=settings.bias_std, radius=settings.radius, box=box)
+        for activation, depth, box in itertools.product(settings.activations, settings.depths, settings.boxes)
+    ]
+    shape = tuple(len(getattr(settings, name)) for name in ("activations", "depths", "boxes", "dimensions"))
+    full["side"] = np.stack([sides(settings, d) for d in settings.dimensions])
+    full["half_side"] = np.reshape(
+        [network_lattice.half_side(law, d) for law in laws for d in settings.dimensions], shape
+    )
+    lengths = np.reshape([network_lattice.correlation_length(law) for law in laws], shape[:3])
+    full["length"] = lengths[:, :, 0]
+    return xr.Dataset(
+        {name: (dims[name], full[name], {"long_name": _VARIABLES[name], "units": _unit(name)}) for name in dims},
+        coords={
+            "activation": list(settings.activations),
+            "depth": list(settings.depths),
+            "box": list(settings.boxes),
+            "dimension": list(settings.dimensions),
+            "model": list(MODELS),
+            "label": np.arange(labels.n_cells(settings.delta) - 1),
+        },
+    )
+
+
+def _unit(name: str) -> str:
+    return "input unit" if name in ("half_side", "length") else "1"
+
+
+def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
+    """Return what a person would quote of each activation, depth, box and dimension: means over networks.
+
+    Models are taken on their finest rung. ``moved`` is by how much halving the cubes moved the networks' mean;
+    ``is_resolved`` if by no more than the mean's standard error. ``network_at_field`` is the networks' mean on the
+    fields' finest rung.
+    """
+    found = []
+    for place in itertools.product(*(dataset[name].to_numpy().tolist() for name in _PLACE)):
+        row: dict[str, Any] = dict(zip(_PLACE, place, strict=True))
+        here = dataset.sel(row)
+        side = here["side"].to_numpy()
+        network = here["in_label"].sel(model="network").mean("network").to_numpy()
+        for model in MODELS:
+            values = here["in_label"].sel(model=model).to_numpy()
+            there = np.flatnonzero(np.isfinite(values).all(axis=0))
+            last = values[:, there[-1]] if there.size else None
+            row[model] = None if last is None else float(last.mean())
+            row[f"{model}_error"] = None if last is None else float(last.std(ddof=1) / np.sqrt(last.size))
+            row[f"{model}_side"] = None if last is None else int(side[there[-1]])
+        row["network_at_field"] = None if row["field"] is None else float(network[side == row["field_side"]][0])
+        row["moved"] = float(network[-1] - network[-2]) if side[-2] else None
+        row["is_resolved"] = row["moved"] is not None and abs(row["moved"]) <= row["network_error"]
+        row["in_any"] = float(here["in_any"].sel(model="network").isel(rung=-1).mean())
+        row["mean_field"] = float(here["mean_field"].isel(rung=-1).mean())
+        row |= {name: float(here[name].mean()) for name in ("certain", "certain_side", "covariance_error")}
+        found.append(row)
+    return found
+
+
+def summarise(settings: Settings, dataset: xr.Dataset) -> dict[str, Any]:
+    """Return the rows, and what they are over."""
+    return {"delta": settings.delta, "n_networks": settings.n_networks, "rows": rows(dataset)}
+
+
+EXPERIMENT: Experiment[Settings, Part] = Experiment(
+    name="conjecture", version=1, tasks=tasks, run_task=run_task, collect=collect, summarise=summarise
+)
