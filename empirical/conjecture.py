@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from empirical import lattice_models, network_lattice
 from empirical.lattice_models import Connection, connect_cubes
@@ -40,7 +40,6 @@ from percolation.campaign import Arrays, Experiment
 
 MODELS = ("network", "shuffled", "independent", "field")
 _RUNGS = (4, 2, 1)  # by what the cubes along an axis are divided
-_GROUP = 10  # fields that share the hidden layers of one wide network
 _MOST_DIMENSIONS = 16
 
 
@@ -64,7 +63,17 @@ class Settings(BaseModel):
     max_side: int = Field(256, ge=2, description="cubes along an axis")
     field_cubes: int = Field(100_000, ge=2, le=100_000_000, description="cubes of a box labelled by Gaussian fields")
     field_width: int = Field(256, ge=1, description="units of a hidden layer of the networks that make the fields")
+    shared_fields: int = Field(2, ge=1, description="fields that share hidden layers; half of n_networks at most")
     seed: int = Field(0, ge=0, description="seed of the run")
+
+    @model_validator(mode="after")
+    def _groups(self) -> Settings:
+        shared = self.shared_fields
+        if self.n_networks % shared or self.n_networks < 2 * shared:
+            raise ValueError(
+                f"n_networks must be at least twice, and a multiple of, shared_fields = {shared}, got {self.n_networks}"
+            )
+        return self
 
     @field_validator("delta")
     @classmethod
@@ -103,6 +112,7 @@ PRESETS = {
         max_side=1024,
         field_cubes=1_000_000,
         field_width=1024,
+        shared_fields=5,
     ),
 }
 
@@ -128,9 +138,8 @@ def tasks(settings: Settings) -> dict[str, Part]:
         groups: list[tuple[str, tuple[int, ...], bool]] = [
             (f"network={i}", (i,), False) for i in range(settings.n_networks)
         ]
-        for first in range(0, settings.n_networks, _GROUP):
-            part = tuple(range(first, min(first + _GROUP, settings.n_networks)))
-            groups.append((f"fields={first}", part, True))
+        for first in range(0, settings.n_networks, settings.shared_fields):
+            groups.append((f"fields={first}", tuple(range(first, first + settings.shared_fields)), True))
         for name, numbers, is_field in groups:
             found[f"{kind} {name}"] = Part(
                 activation=activation, depth=depth, box=box, dimension=dimension, numbers=numbers, is_field=is_field
@@ -330,6 +339,7 @@ def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
     ``is_resolved`` if by no more than the mean's standard error. ``network_at_field`` is the networks' mean on the
     fields' finest rung.
     """
+    shared = Settings.model_validate_json(dataset.attrs["settings"]).shared_fields
     found = []
     for place in itertools.product(*(dataset[name].to_numpy().tolist() for name in _PLACE)):
         row: dict[str, Any] = dict(zip(_PLACE, place, strict=True))
@@ -341,7 +351,7 @@ def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
             there = np.flatnonzero(np.isfinite(values).all(axis=0))
             last = values[:, there[-1]] if there.size else None
             row[model] = None if last is None else float(last.mean())
-            row[f"{model}_error"] = None if last is None else float(last.std(ddof=1) / np.sqrt(last.size))
+            row[f"{model}_error"] = None if last is None else _error(last, shared if model == "field" else 1)
             row[f"{model}_side"] = None if last is None else int(side[there[-1]])
         row["network_at_field"] = None if row["field"] is None else float(network[side == row["field_side"]][0])
         row["moved"] = float(network[-1] - network[-2]) if side[-2] else None
@@ -351,6 +361,12 @@ def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
         row |= {name: float(here[name].mean()) for name in ("certain", "certain_side", "covariance_error")}
         found.append(row)
     return found
+
+
+def _error(values: NDArray[np.float64], shared: int) -> float:
+    """Return the standard error of the mean of values of which ``shared`` at a time are one sample."""
+    samples = values.reshape(-1, shared).mean(axis=1)
+    return float(samples.std(ddof=1) / np.sqrt(samples.size))
 
 
 def summarise(settings: Settings, dataset: xr.Dataset) -> dict[str, Any]:

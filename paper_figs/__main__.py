@@ -17,6 +17,7 @@ from paper_figs import (
     fig_audit,
     fig_bounds,
     fig_certificates,
+    fig_conjecture,
     fig_cover,
     fig_evolution,
     fig_lattice,
@@ -46,6 +47,7 @@ PLOTS: dict[str, Plot] = {
     "certificates": fig_certificates.PLOT,
     "fig09": fig_evolution.BATCHES,
     "fig10": fig_evolution.EPOCHS,
+    "conjecture": fig_conjecture.PLOT,
     "audit": fig_audit.PLOT,
 }
 # Run folders of full-scale runs, copied here under the figure's name.

@@ -1,0 +1,254 @@
+"""P(connected | same label) against dimension: real networks on real cubes, and what stands beside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from empirical import conjecture
+from lipschitz.fully_connected import Activation
+from paper_figs import style
+from paper_figs.plot import Plot, Verdict, uncertain
+from percolation import labels, meanfield, threshold
+
+SETTINGS = {
+    "quick": conjecture.PRESETS["quick"],
+    "paper": conjecture.PRESETS["paper"],
+    "ci": conjecture.Settings(
+        activations=("sin",),
+        dimensions=(1, 2, 4),
+        n_networks=2,
+        max_cubes=700,
+        max_side=40,
+        field_width=32,
+        shared_fields=1,
+    ),
+}
+_MARKERS: dict[Activation, str] = {"tanh": "o", "sin": "D", "relu": "s", "erf": "^"}
+_BOXES = {"fixed": "box of order-one inputs", "growing": "box with sides of fixed length"}
+_SURE = 3  # standard errors
+_Rows = list[dict[str, Any]]
+
+
+def _settings(dataset: xr.Dataset) -> conjecture.Settings:
+    return conjecture.Settings.model_validate_json(dataset.attrs["settings"])
+
+
+@style.styled
+def draw(dataset: xr.Dataset) -> Figure:
+    """Return P(connected) above and 1 - P(connected) below, a column for each kind of box."""
+    settings = _settings(dataset)
+    rows = conjecture.rows(dataset)
+    n_boxes = len(settings.boxes)
+    figure, panels = style.panels(n_boxes, n_rows=2, height=6.2, sharex=True, sharey="row")
+    for i, box in enumerate(settings.boxes):
+        upper, lower = panels[i], panels[n_boxes + i]
+        here = [row for row in rows if row["box"] == box]
+        _lattice(upper, lower, settings, here)
+        for k, (activation, depth) in enumerate((a, b) for a in settings.activations for b in settings.depths):
+            part = [row for row in here if (row["activation"], row["depth"]) == (activation, depth)]
+            _networks(upper, lower, part, activation, shift=0.12 * k, is_first=k == 0)
+        upper.set_ylim(-0.03, 1.04)
+        lower.set_yscale("log")
+        lower.set_xlabel("dimension $d$")
+        lower.set_xticks(settings.dimensions)
+        style.name_panel(upper, "abcd"[i], _BOXES[box])
+        style.name_panel(lower, "abcd"[n_boxes + i])
+    panels[0].set_ylabel("P(connected | same label)")
+    panels[n_boxes].set_ylabel("1 − P(connected | same label)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+def _networks(upper: Axes, lower: Axes, rows: _Rows, activation: Activation, *, shift: float, is_first: bool) -> None:
+    """Draw networks, filled where the cubes are small enough, and Gaussian fields."""
+    for model, colour, name in (("network", "network", "real networks"), ("field", "spread", "Gaussian field")):
+        for row in rows:
+            if row[model] is None:
+                continue
+            look = {
+                "color": style.COLOURS[colour],
+                "marker": _MARKERS[activation],
+                "markerfacecolor": None if row["is_resolved"] else "white",
+                "linestyle": "none",
+            }
+            is_labelled = row is rows[0] and (model == "network" or is_first)
+            text = f"{name}, {activation}" if model == "network" else name
+            x = row["dimension"] + shift + (0.25 if model == "field" else 0)
+            upper.errorbar(x, row[model], row[f"{model}_error"], **look, label=text if is_labelled else None)
+            if row[model] < 1:
+                lower.errorbar(x, 1 - row[model], row[f"{model}_error"], **look)
+
+
+def _lattice(upper: Axes, lower: Axes, settings: conjecture.Settings, rows: _Rows) -> None:
+    """Draw independent and shuffled labels of the first networks, the mean field, and the rate of large d."""
+    first = [row for row in rows if row["activation"] == settings.activations[0] and row["depth"] == settings.depths[0]]
+    d = np.array([row["dimension"] for row in first])
+    looks = (
+        ("shuffled", "exact", "x", "the same labels, shuffled"),
+        ("independent", "simulation", "s", "independent labels"),
+    )
+    for axes, of in ((upper, lambda p: p), (lower, lambda p: 1 - p)):
+        for model, colour, marker, text in looks:
+            values, errors = (np.array([row[name] for row in first]) for name in (model, f"{model}_error"))
+            look = {"color": style.COLOURS[colour], "marker": marker, "linestyle": "none", "label": text}
+            axes.errorbar(d - (0.24 if model == "shuffled" else 0.12), of(values), errors, **look)
+        mean_field = of(np.array([row["mean_field"] for row in first]))
+        axes.plot(d, mean_field, color=style.COLOURS["mean field"], label="independent, mean field")
+        above = d[[_threshold(int(one)) < settings.delta for one in d]]
+        if above.size:
+            axes.plot(
+                *(above, of(1 - 2 * meanfield.isolated(settings.delta, 2 * above))),
+                color=style.COLOURS["mean field"],
+                linestyle=":",
+                label="infinite lattice, $1 - 2(1-δ)^{2d}$",
+            )
+
+
+def _threshold(dimension: int) -> float:
+    """Return the density at which independent cubes percolate; 1 on a line."""
+    return 1.0 if dimension == 1 else threshold.PUBLISHED["site"][dimension][0]
+
+
+def caption(dataset: xr.Dataset) -> str:
+    """Return the caption."""
+    settings = _settings(dataset)
+    sides = ", ".join(f"{conjecture.sides(settings, d)[-1]} (d = {d})" for d in settings.dimensions)
+    return (
+        f"Random networks of Eqs. 8–10 ({', '.join(settings.activations)}; {' or '.join(map(str, settings.depths))} matrices, "
+        f"width {settings.width}) label every cube of a box by the value at its centre, delta = {settings.delta:g}. Two random "
+        "cubes that carry one label are connected if a way of neighbouring cubes with that label joins them: above the "
+        f"probability, below its complement. Mean and standard error over {settings.n_networks} networks or fields. "
+        f"Half side {settings.radius:g} correlation lengths, in (a) of the coordinates in every dimension, in a growing box along "
+        f"the axes. Cubes along an axis: {sides}; points are filled where halving the cubes moved the networks' mean by less than "
+        "its standard error, open where the cubes are still too large. Gaussian fields have the networks' covariance in the wide "
+        f"limit; independent and shuffled labels have the frequencies of the {settings.activations[0]} networks' labels in the same "
+        "box, the mean field is that of the box's average number of neighbours. Dotted: the infinite lattice of labels of density "
+        "delta, as isolated cubes alone would have it, where such labels percolate."
+    )
+
+
+def judge(dataset: xr.Dataset) -> list[Verdict]:
+    """Return the verdicts on the conjecture, on its reason, and on what independence leaves out."""
+    settings, rows = _settings(dataset), conjecture.rows(dataset)
+    return [_rises(settings, rows), _reason(settings, rows), _underestimates(settings, rows)]
+
+
+def _rises(settings: conjecture.Settings, rows: _Rows) -> Verdict:
+    parts, is_up, factors = [], [], []
+    for law in _laws(rows):
+        part = [row for row in rows if (row["activation"], row["depth"], row["box"]) == law]
+        low, high = part[0], part[-1]
+        is_up.append(1 - high["network"] < (1 - low["network"]) / 10)
+        parts.append(
+            f"{law[0]}, {law[1]} matrices, {law[2]} box {uncertain(low['network'], low['network_error'])} to "
+            f"{uncertain(high['network'], high['network_error'])}"
+        )
+        sound = [row for row in part if row["is_resolved"] and row["network"] < 1]
+        if len(sound) > 1:
+            n_steps = sound[-1]["dimension"] - sound[0]["dimension"]
+            factors.append(((1 - sound[-1]["network"]) / (1 - sound[0]["network"])) ** (1 / n_steps))
+    coarse = [row for row in rows if not row["is_resolved"] and row["moved"] is not None]
+    is_lower = all(row["moved"] > 0 for row in coarse)
+    measured = f"from d = {settings.dimensions[0]} to {settings.dimensions[-1]}: {'; '.join(parts)}"
+    if factors:
+        measured += (
+            f"; where the cubes are small enough the complement falls by a factor of {min(factors):.2f} to {max(factors):.2f} "
+            f"a dimension (infinite independent lattice: {(1 - settings.delta) ** 2:.2f})"
+        )
+    if coarse:
+        measured += f"; {len(coarse)} of {len(rows)} points have cubes that are too large"
+        measured += ", and all of them rose when the cubes were halved" if is_lower else ""
+    return Verdict(
+        claim="Two inputs with the same label are connected with a probability that tends to 1 as the dimension grows",
+        source="Conjecture 4.1",
+        measured=measured,
+        outcome="holds" if all(is_up) and is_lower else "open",
+        explanation=(
+            "It counts as holding, as far as measured, if the complement falls at least tenfold over these dimensions for every "
+            "kind of network and box, and smaller cubes only connect more. The limit itself is extrapolation."
+        ),
+    )
+
+
+def _reason(settings: conjecture.Settings, rows: _Rows) -> Verdict:
+    """Return whether networks connect where independent labels of their density do not percolate."""
+    below = [row for row in rows if _threshold(row["dimension"]) > settings.delta and row["is_resolved"]]
+    parts, is_apart = [], bool(below)
+    for d in sorted({row["dimension"] for row in below}):
+        worst = min(
+            (row for row in below if row["dimension"] == d), key=lambda row: row["network"] - row["independent"]
+        )
+        gap = worst["network"] - worst["independent"]
+        is_apart &= gap > max(0.1, _SURE * float(np.hypot(worst["network_error"], worst["independent_error"])))
+        parts.append(
+            f"d = {d} ({worst['activation']}, {worst['box']} box) {uncertain(worst['network'], worst['network_error'])} against "
+            f"{uncertain(worst['independent'], worst['independent_error'])}"
+        )
+    fields = [row for row in rows if row["field"] is not None]
+    by_field, by_chance = (
+        float(np.mean([abs(row[name] - row[model]) for row in fields]))
+        for name, model in (("network_at_field", "field"), ("network", "independent"))
+    )
+    return Verdict(
+        claim="Percolation of the cubes is why they are connected",
+        source="Section 4, App. D.1.5",
+        measured=(
+            f"where labels of density {settings.delta:g} do not percolate, networks against independent labels of the same "
+            f"frequencies, the least differences: {'; '.join(parts) or 'none measured, 0 points'}. Mean difference of the networks "
+            f"from Gaussian fields {by_field:.3f}, from independent labels {by_chance:.3f}"
+        ),
+        outcome="fails" if is_apart else "open",
+        explanation=(
+            "Networks are connected where independent labels of their density do not percolate, and smaller cubes do not change "
+            "it: neighbours then have nearly always the same cell, whatever the threshold of independent ones. The same cells in "
+            "other places are as little connected as independent ones. What connects the inputs is that the network is a smooth "
+            "function, as a Gaussian field with its covariance is."
+        ),
+    )
+
+
+def _underestimates(settings: conjecture.Settings, rows: _Rows) -> Verdict:
+    gaps = [
+        (row["network"] - row["independent"])
+        / max(float(np.hypot(row["network_error"], row["independent_error"])), 1e-12)
+        for row in rows
+    ]
+    k = int(np.argmin(gaps))
+    return Verdict(
+        claim="Assuming independence only underestimates connectivity",
+        source="Section 4, Appendix G.1",
+        measured=(
+            f"in {sum(gap > 0 for gap in gaps)} of {len(gaps)} comparisons the networks lie above independent labels in the same "
+            f"box, the least by {gaps[k]:.1f} standard errors (d = {rows[k]['dimension']}, {rows[k]['activation']}, "
+            f"{rows[k]['box']} box)"
+        ),
+        outcome="holds" if gaps[k] > _SURE else "fails" if gaps[k] < -_SURE else "open",
+        explanation=(
+            f"On average over the {labels.n_cells(settings.delta) - 1} labels and over networks, with these boxes and cubes. It "
+            "holds if the least difference exceeds three standard errors; the audit has constructions where it fails for one label."
+        ),
+    )
+
+
+def _laws(rows: _Rows) -> list[tuple[str, int, str]]:
+    return list(dict.fromkeys((row["activation"], row["depth"], row["box"]) for row in rows))
+
+
+PLOT = Plot(
+    heading="Is it percolation? Real networks on real cubes",
+    question=(
+        "The paper conjectures that two inputs with the same output are connected, nearly surely once the dimension is large, and "
+        "argues by cubes that carry their labels independently. Here the cubes are labelled by real networks, all of them, in one to "
+        "eight dimensions. Does the probability rise to one, how fast, and is percolation the reason?"
+    ),
+    settings=SETTINGS,
+    experiment=lambda _: conjecture.EXPERIMENT,
+    draw=draw,
+    caption=caption,
+    judge=judge,
+)

@@ -1,0 +1,154 @@
+"""P(connected) against dimension: the ladder of cubes, the numbers of one network, the rows, the command."""
+
+import json
+
+import numpy as np
+import pytest
+import xarray as xr
+from pydantic import ValidationError
+
+from empirical import conjecture, lattice_models, network_lattice
+from empirical.__main__ import COMMANDS
+from empirical.conjecture import Settings
+from empirical.network_lattice import LatticeNetwork
+from percolation import campaign
+from percolation.commandline import main
+
+TINY = Settings(
+    activations=("sin", "relu"),
+    depths=(2,),
+    dimensions=(1, 3, 8),
+    width=8,
+    n_networks=4,
+    max_cubes=1000,
+    max_side=32,
+    field_cubes=300,
+    field_width=16,
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return campaign.run(conjecture.EXPERIMENT, TINY, out=tmp_path_factory.mktemp("runs"))
+
+
+def test_ladder_is_what_the_cubes_allow():
+    chosen = Settings(max_cubes=100_000_000, max_side=2000)
+    assert conjecture.sides(chosen, 1) == (500, 1000, 2000)
+    assert conjecture.sides(chosen, 4) == (25, 50, 100)
+    assert conjecture.sides(chosen, 8) == (2, 5, 10)
+    assert conjecture.sides(TINY, 1) == (8, 16, 32)
+    assert conjecture.sides(TINY, 3) == (2, 5, 10)
+    assert conjecture.sides(TINY, 8) == (0, 0, 2)
+
+
+@pytest.mark.parametrize("dimension", range(1, 17))
+def test_no_box_has_more_cubes_than_allowed(dimension):
+    for max_cubes in (2**dimension, 10**5 + 1, 3**dimension - 1):
+        side = conjecture.sides(Settings(max_cubes=max(2, max_cubes), max_side=512), dimension)[-1]
+        assert side % 2 == 0
+        assert side**dimension <= max_cubes or side == 2
+        assert side == 512 or (side + 2) ** dimension > max_cubes
+
+
+def test_numbers_are_those_of_the_network(run):
+    """The network of a task by its seed, its box labelled, its cubes connected: the same number as in the dataset."""
+    key = "relu depth=2 growing d=3 network=2"
+    seed = int(np.random.default_rng(campaign.seed_sequence(TINY.seed, key)).integers(2**63))
+    law = LatticeNetwork(activation="relu", depth=2, width=8, box="growing")
+    cells = network_lattice.label_box(
+        network_lattice.build(law, 3, seed), 3, n_cells=10, radius=network_lattice.half_side(law, 3), delta=0.25
+    )
+    expected = lattice_models.connect_cubes(cells[0], 8)
+    here = run.dataset.sel(activation="relu", depth=2, box="growing", dimension=3, model="network")
+    assert float(here["in_label"].isel(network=2, rung=-1)) == expected.in_label
+    assert float(here["in_any"].isel(network=2, rung=-1)) == expected.in_any
+    mean_field = run.dataset["mean_field"].sel(activation="relu", depth=2, box="growing", dimension=3)
+    assert float(mean_field.isel(network=2, rung=-1)) == lattice_models.mean_field(expected.shares, 3, 10)
+
+
+def test_shuffled_labels_have_the_networks_frequencies(run):
+    shares = run.dataset["shares"]
+    xr.testing.assert_allclose(shares.sel(model="shuffled", drop=True), shares.sel(model="network", drop=True))
+    assert float(abs(shares.sel(model="independent") - shares.sel(model="network")).max()) > 0
+
+
+def test_fields_stop_where_their_cubes_end(run):
+    field = run.dataset["in_label"].sel(model="field")
+    assert bool(field.sel(dimension=1).notnull().all())
+    is_there = field.sel(dimension=3).notnull().all(("activation", "depth", "box", "network"))
+    assert is_there.to_numpy().tolist() == [True, True, False]  # 10^3 cubes are more than 300
+
+
+def test_rows_say_what_the_dataset_holds(run):
+    rows = run.summary["rows"]
+    assert len(rows) == 2 * 1 * 2 * 3
+    row = next(row for row in rows if (row["activation"], row["box"], row["dimension"]) == ("sin", "fixed", 3))
+    here = run.dataset["in_label"].sel(activation="sin", depth=2, box="fixed", dimension=3)
+    values = here.sel(model="network").isel(rung=-1).to_numpy()
+    assert row["network"] == pytest.approx(values.mean())
+    assert row["network_error"] == pytest.approx(values.std(ddof=1) / 2)
+    assert row["moved"] == pytest.approx(values.mean() - here.sel(model="network").isel(rung=1).to_numpy().mean())
+    assert row["is_resolved"] == (abs(row["moved"]) <= row["network_error"])
+    fields = here.sel(model="field").isel(rung=1).to_numpy()
+    pairs = fields.reshape(2, 2).mean(axis=1)  # two at a time share hidden layers
+    assert (row["field"], row["field_side"]) == (pytest.approx(fields.mean()), 5)
+    assert row["field_error"] == pytest.approx(pairs.std(ddof=1) / np.sqrt(2))
+    assert row["network_at_field"] == pytest.approx(here.sel(model="network").isel(rung=1).to_numpy().mean())
+    last = next(row for row in rows if row["dimension"] == 8)
+    assert (last["moved"], last["is_resolved"]) == (None, False)  # two cubes along an axis cannot be halved
+    json.dumps(run.summary, allow_nan=False)
+
+
+def test_cubes_that_certify_are_those_of_the_bound(run):
+    """With so many cubes along an axis, and not with fewer, half of delta is the most that a cube's values span."""
+    key = "sin depth=2 fixed d=1 network=0"
+    seed = int(np.random.default_rng(campaign.seed_sequence(TINY.seed, key)).integers(2**63))
+    law = LatticeNetwork(activation="sin", depth=2, width=8)
+    network, radius = network_lattice.build(law, 1, seed), network_lattice.half_side(law, 1)
+    side = int(run.dataset["certain_side"].sel(activation="sin", depth=2, box="fixed", dimension=1)[0])
+    enough, too_few = (
+        2 * network_lattice.upper_reach(network, 1, side=2 * radius / n) <= TINY.delta / 2 * (1 + 1e-9)
+        for n in (side, side - 1)
+    )
+    assert (enough, too_few) == (True, False)
+
+
+def test_same_bits_for_any_number_of_workers(run, tmp_path):
+    again = campaign.run(conjecture.EXPERIMENT, TINY, out=tmp_path, n_workers=2)
+    xr.testing.assert_identical(run.dataset, again.dataset)
+
+
+def test_every_variable_says_what_it_is(run):
+    for variable in run.dataset.data_vars.values():
+        assert variable.attrs["long_name"]
+        assert variable.attrs["units"]
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"depths": (1,)}, r"depths must be one or more of 2 to 6, got \[1\]"),
+        ({"depths": ()}, r"depths must be one or more of 2 to 6, got \[\]"),
+        ({"dimensions": (0, 1)}, r"dimensions must be one or more of 1 to 16, got \[0, 1\]"),
+        ({"dimensions": (17,)}, r"dimensions must be one or more of 1 to 16, got \[17\]"),
+        ({"boxes": ()}, "activations and boxes must name at least one each, got none"),
+        ({"activations": ()}, "activations and boxes must name at least one each, got none"),
+        ({"delta": 0.3}, "delta must be 1/n for a whole number n, got 0.3"),
+        ({"n_networks": 5}, "n_networks must be at least twice, and a multiple of, shared_fields = 2, got 5"),
+        ({"shared_fields": 8}, "n_networks must be at least twice, and a multiple of, shared_fields = 8, got 8"),
+        ({"max_cubes": 10**9}, "less than or equal to 100000000"),
+    ],
+)
+def test_settings_out_of_range_are_refused(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        Settings(**changes)
+
+
+def test_the_command_prints_a_table(tmp_path, capsys):
+    words = "lattice --activations tanh --boxes fixed --dimensions 1 2 --width 4 --n-networks 2 --shared-fields 1"
+    words += f" --max-cubes 64 --field-width 4 --out {tmp_path}"
+    main("empirical", COMMANDS, words.split())
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "delta = 0.25: are they connected in it?" in printed
+    assert "tanh 3 fixed 2 8 " in printed
