@@ -164,6 +164,15 @@ def test_a_pair_is_shifted_by_no_other(finished, tmp_path):
     np.testing.assert_allclose(one["iterations"].values[0, 0], kept["iterations"].values, atol=2)
 
 
+def test_the_penalty_on_high_frequencies_is_on_a_alone(finished, tmp_path):
+    change = {"n_networks": 1, "high_frequency": 1e-3, "max_rounds": 1, "certify": False}
+    found = campaign.run(untrained.experiment("cpu"), TINY.model_copy(update=change), out=tmp_path).dataset
+    assert not np.array_equal(found["end_loss"][..., 0], finished.dataset["end_loss"][:1, ..., 0])
+    assert np.array_equal(found["iterations"][..., 1], finished.dataset["iterations"][:1, ..., 1])
+    variation = [np.abs(np.diff(image, axis=-1)).mean() for image in found["images"].values]
+    assert variation[0] < 0.9 * variation[3]
+
+
 def test_inputs_that_did_not_converge_are_reported_as_such(tmp_path):
     change = {"classes": (0,), "n_networks": 1, "max_iterations": 2, "bypass_iterations": 2, "max_rounds": 2}
     found = campaign.run(untrained.experiment("cpu"), TINY.model_copy(update=change), out=tmp_path)
