@@ -86,7 +86,17 @@ def _draw_curve(axes: Axes, dataset: xr.Dataset, i: int) -> None:
     top = 1.15 * max(float(curve["barrier"]), settings.delta)
     style.threshold(axes, settings.delta, "δ")
     if settings.threshold > 0.1 * top:
-        style.threshold(axes, settings.threshold, "ends")
+        style.threshold(axes, settings.threshold, "")
+        axes.annotate(
+            "threshold of the ends",
+            (0.5, settings.threshold),
+            xytext=(0, -10),
+            ha="center",
+            va="top",
+            textcoords="offset points",
+            fontsize=7,
+            color=style.COLOURS["threshold"],
+        )
     axes.set_ylim(0, top)
     axes.set_xlim(0, 1)
     axes.ticklabel_format(axis="y", scilimits=(-2, 3))
@@ -198,7 +208,7 @@ def judge(dataset: xr.Dataset) -> list[Verdict]:
     """Return the verdict on Appendix B.5."""
     settings = _settings(dataset)
     rows = untrained.by_round(dataset)
-    last = rows[-1]
+    last, second = rows[-1], rows[min(2, len(rows) - 1)]
     everyone, sound = last["connected"], last["connected_converged"]
     medians = ", ".join(f"{row['barrier_quartiles'][1]:.3g}" for row in rows)
     certified = dataset["certified_upper"].max("segment").to_numpy()
@@ -217,11 +227,15 @@ def judge(dataset: xr.Dataset) -> list[Verdict]:
         for row in rows
         if row["round"] in _PAPERS_AXES
     )
-    outcome = "open"
-    if sound["of"] and sound["share"] >= 0.99:
+    outcome, correction = "open", ""
+    if sound["of"] and second["connected_converged"]["share"] >= 0.95:
         outcome = "holds"
-    elif everyone["n"]:
+    elif sound["of"] and sound["share"] >= 0.95:
         outcome = "holds with a correction"
+        enough = next(row["round"] for row in rows if row["connected_converged"]["share"] >= 0.95)
+        correction = (
+            f"For {second['connected_converged']['share']:.0%} after two rounds, for nearly all after {enough}. "
+        )
     return [
         Verdict(
             claim="Class-optimal inputs of an untrained network are connected after two rounds of bypassing",
@@ -233,9 +247,11 @@ def judge(dataset: xr.Dataset) -> list[Verdict]:
                 f"Quartiles: {axes}{everywhere}"
             ),
             outcome=outcome,
-            explanation=(
+            explanation=correction
+            + (
                 "Paths are sampled at a finite number of points and refined at their peaks; the paths that are drawn, and those of the next "
-                "figure, are certified at every point. A pair that fails mostly has an end that did not reach the threshold."
+                "figure, are certified at every point. A pair that fails has an end that did not reach the threshold: with the paper's weights "
+                "penalty and weight decay hold the loss of A up at about the threshold itself (see empirical.untrained)."
                 + ("" if is_full else " This is a smaller run than the kept one.")
             ).strip(),
         )
