@@ -18,10 +18,14 @@ batch at a time.
 *Order.* Cubes are taken by 2 h + g + p, least first: h and g are the cubes left to the target and gone from the start,
 p is a penalty near the interval's ends. So paths are short, not shortest.
 
-*When it ends.* A path is found; or all cubes that can be reached from the start have been, and none is the target: on
-this lattice the two are not connected; or the budget is spent, which says nothing. Cubes are told apart by their number
-in the lattice where n^d < 2^62, elsewhere by a hash of 64 bits: two of N cubes are taken for one with probability
-N^2 / 2^65, 3e-8 at a million, which might hide a path but make none up.
+*When it ends.* A path is found; or all cubes that can be reached from one end have been, and the other end is not among
+them: on this lattice the two are not connected; or the budget is spent, which says nothing. If a path is not found at
+once, a second search goes from the target to the start, and the two go on in turn: of two ends that are not connected
+one often lies in a pocket that is soon explored, the other in nearly all of the box; and a way out of a pocket is
+found sooner than the way into it.
+
+*Which cube is which.* Cubes have their number in the lattice where n^d < 2^62, elsewhere a hash of 64 bits: two of N
+cubes are taken for one with probability N^2 / 2^65, 3e-8 at a million, which might hide a path but make none up.
 
 References
 ----------
@@ -49,9 +53,10 @@ Integers = NDArray[np.int64]
 Status = Literal["found", "exhausted", "budget"]
 
 _BATCH = 256  # cubes in a forward pass, about
-_SHORTEST = 8  # run that is tried
+_SHORTEST, _LONGEST = 8, 4096  # cubes of a run that is tried
 _PENALTY = 2.0  # steps that a value at an end of the interval is worth
 _OUTSIDE = 8.0  # steps, a neighbour expected to lie outside
+_PATIENCE = 1000  # cubes, and two more for each of the distance, before the other end has its turn
 _HASH_SEED = 20240905
 _MOST_NUMBERED = 2**62  # cubes of a lattice whose numbers are told apart in an int64
 
@@ -68,8 +73,10 @@ class Found:
         The path's steps from the start; empty without a path.
     distance : int
         Cubes between start and target, L1: no path is shorter.
-    n_evaluated, n_reached : int
-        Cubes evaluated, and those among them that were reached and carry the label.
+    n_evaluated : int
+        Evaluations of cubes.
+    n_enclosed : int
+        Cubes that can be reached from one of the ends, if all of them were and the other is not among them; else 0.
     is_exact : bool
         Whether cubes were told apart for certain; if not, see the module's docstring.
     """
@@ -79,7 +86,7 @@ class Found:
     signs: NDArray[np.int8]
     distance: int
     n_evaluated: int
-    n_reached: int
+    n_enclosed: int
     is_exact: bool
 
 
@@ -140,7 +147,32 @@ def search(
     >>> found.status, len(found.axes), found.distance
     ('found', 7, 7)
     """
-    return _Search(network, start, target, label, delta, n_cells, radius).run(budget)
+    ends = (
+        _Search(network, start, target, label, delta, n_cells, radius),
+        _Search(network, target, start, label, delta, n_cells, radius),
+    )
+    turn = _PATIENCE + 2 * ends[0].distance
+    decided = next((one for one in ends if one.is_decided), None)
+    while decided is None and sum(one.n_evaluated for one in ends) < budget:
+        for one, other in (ends, ends[::-1]):
+            one.run(min(turn, budget - other.n_evaluated))
+            if one.is_decided:
+                decided = one
+                break
+        turn *= 2
+    axes, signs = (decided or ends[0]).path()
+    if decided is ends[1]:
+        axes, signs = axes[::-1], -signs[::-1]
+    is_found = decided is not None and decided.end is not None
+    return Found(
+        status="budget" if decided is None else "found" if is_found else "exhausted",
+        axes=axes,
+        signs=signs.astype(np.int8),
+        distance=ends[0].distance,
+        n_evaluated=sum(one.n_evaluated for one in ends),
+        n_enclosed=0 if decided is None or is_found else decided.n_reached,
+        is_exact=ends[0].is_exact,
+    )
 
 
 def cube_after(start: Integers, found: Found, n_steps: int) -> Integers:
@@ -176,7 +208,9 @@ class _Family:
 
 
 class _Search:
-    """The state of one search."""
+    """The state of the search from one end; ``end`` is the target's place, once it is known."""
+
+    end: tuple[int, int] | None
 
     def __init__(
         self,
@@ -219,12 +253,15 @@ class _Search:
         self.n_ahead = _BATCH  # steps of the next run
         self.seen = {int(self.start.key[0])}
         self.n_evaluated, self.n_reached = 2, 1
+        self.end = (0, -1) if self.distance == 0 else None
         goal = self.start.hidden + (target - start) @ self.columns
         values = self.values(np.stack([hidden, goal]))
         for name, value, has in zip(("start", "target"), values, self.carry(values), strict=True):
             if not has:
                 raise ValueError(f"{name} must carry label {label}, got the value {value:.6g}")
-        self.first_value = float(values[0])
+        nobody = np.empty(0, dtype=np.int64)
+        self.families.append(_Family(self.start, (-1, -1), nobody, nobody, True))
+        self.push(2.0 * self.distance, 0, -1, 0)
 
     def values(self, hidden: Floats) -> Floats:
         """Return the network's values, from what its first layer makes."""
@@ -242,22 +279,16 @@ class _Search:
         place = np.abs(2 * values / self.delta - self.label - 1)  # 1 at the ends
         return np.where(place <= 1, _PENALTY * np.maximum(2 * place - 1, 0), _OUTSIDE)
 
-    def run(self, budget: int) -> Found:
-        """Take cubes from the heap, a batch at a time, until it is decided or the budget is spent."""
-        if self.distance == 0:
-            return self.result("found", None)
-        nobody = np.empty(0, dtype=np.int64)
-        self.families.append(_Family(self.start, (-1, -1), nobody, nobody, True))
-        self.push(2.0 * self.distance, 0, -1, 0)
+    def run(self, limit: int) -> None:
+        """Take cubes from the heap, some at a time, until it is decided or so many cubes have been evaluated."""
         n_together = max(1, _BATCH // (2 * len(self.target)))
-        while self.heap:
-            if self.n_evaluated >= budget:
-                return self.result("budget", None)
-            entries = [heapq.heappop(self.heap) for _ in range(min(n_together, len(self.heap)))]
-            end = self.expand(entries)
-            if end is not None:
-                return self.result("found", end)
-        return self.result("exhausted", None)
+        while self.heap and self.end is None and self.n_evaluated < limit:
+            self.end = self.expand([heapq.heappop(self.heap) for _ in range(min(n_together, len(self.heap)))])
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether the target was reached, or all that can be without it."""
+        return self.end is not None or not self.heap
 
     def push(self, priority: float, family: int, position: int, visits: int) -> None:
         """Put a cube on the heap; of equals the last comes first."""
@@ -369,7 +400,7 @@ class _Search:
             self.seen.add(key)
             if not (is_new and good[position]):
                 if family.is_run:
-                    self.n_ahead = min(_BATCH, max(_SHORTEST, 2 * position))
+                    self.n_ahead = min(_LONGEST, max(_SHORTEST, 2 * position))
                     break
                 continue
             self.n_reached += 1
@@ -379,27 +410,21 @@ class _Search:
             self.push(2.0 * float(left[position]) + n_steps + float(penalties[position]), place, position, 0)
         else:
             if family.is_run:
-                self.n_ahead = min(_BATCH, 2 * self.n_ahead)
+                self.n_ahead = min(_LONGEST, 2 * self.n_ahead)
         return None
 
-    def result(self, status: Status, end: tuple[int, int] | None) -> Found:
-        """Return the record, with the path to ``end``."""
-        parts: list[tuple[Integers, Integers]] = []
-        while end is not None and end[0] > 0:
-            family = self.families[end[0]]
-            steps = family.steps(end[1])
-            parts.append((family.axes[steps], family.signs[steps]))
-            end = family.parent
+    def path(self) -> tuple[Integers, Integers]:
+        """Return the axes and signs of the path that was found."""
+        place = self.end or (0, -1)
         nothing = np.empty(0, dtype=np.int64)
-        return Found(
-            status=status,
-            axes=np.concatenate([nothing, *(axes for axes, _ in parts[::-1])]),
-            signs=np.concatenate([nothing, *(signs for _, signs in parts[::-1])]).astype(np.int8),
-            distance=self.distance,
-            n_evaluated=self.n_evaluated,
-            n_reached=self.n_reached,
-            is_exact=self.is_exact,
-        )
+        parts = [(nothing, nothing)]
+        while place[0] > 0:
+            family = self.families[place[0]]
+            steps = family.steps(place[1])
+            parts.append((family.axes[steps], family.signs[steps]))
+            place = family.parent
+        axes, signs = (np.concatenate(part[::-1]) for part in zip(*parts, strict=True))
+        return axes, signs
 
 
 def first_layer(network: nn.Sequential) -> nn.Linear:

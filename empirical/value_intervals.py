@@ -186,5 +186,5 @@ def bypass(
         max_rounds=max_rounds,
         max_iterations=max_iterations,
         mse=0.0,
-        n_points=25 * 2**max_rounds,
+        n_points=max(200, 8 * 2**max_rounds),
     )

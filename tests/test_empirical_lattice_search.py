@@ -72,15 +72,17 @@ def component(cells, label, start):
     st.randoms(use_true_random=False),
     st.booleans(),
     st.sampled_from([1, 3, 256]),
+    st.sampled_from([1, 1000]),
 )
 @settings(max_examples=150)
-def test_search_finds_a_path_just_where_breadth_first_search_does(cells, label, random, is_hashed, batch):
+def test_search_finds_a_path_just_where_breadth_first_search_does(cells, label, random, is_hashed, batch, patience):
     carries = sorted(zip(*np.nonzero((cells == label) | (cells == label + 1)), strict=True))
     if not carries:
         return
     start, target = (tuple(int(i) for i in random.choice(carries)) for _ in range(2))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lattice_search, "_BATCH", batch)
+        patch.setattr(lattice_search, "_PATIENCE", patience)
         if is_hashed:
             patch.setattr(lattice_search, "_MOST_NUMBERED", 0)
         found = walk(cells, start, target, label=label)
@@ -88,11 +90,11 @@ def test_search_finds_a_path_just_where_breadth_first_search_does(cells, label, 
     assert found.status == ("found" if target in reachable else "exhausted")
     assert found.is_exact is not is_hashed
     assert found.distance == sum(abs(a - b) for a, b in zip(start, target, strict=True))
-    assert found.n_reached <= len(reachable)
     if found.status == "exhausted":
-        assert found.n_reached == len(reachable)
+        assert found.n_enclosed in (len(reachable), len(component(cells, label, target)))
         assert len(found.axes) == 0
         return
+    assert found.n_enclosed == 0
     path = cubes_of(start, found)
     assert path[-1] == target
     assert set(path) <= reachable
@@ -112,7 +114,17 @@ def test_a_wall_is_walked_around_and_a_budget_ends_the_search():
     assert len(stopped.axes) == 0
     cells[4, 8] = 3
     closed = walk(cells, (0, 0), (8, 0))
-    assert (closed.status, closed.n_reached) == ("exhausted", 36)
+    assert (closed.status, closed.n_enclosed) == ("exhausted", 36)
+
+
+def test_the_pocket_is_explored_and_not_the_rest_of_the_box():
+    cells = np.full((60, 60), 1)
+    cells[50:53, 50:53] = 3
+    cells[51, 51] = 1
+    for ends in (((0, 0), (51, 51)), ((51, 51), (0, 0))):
+        found = walk(cells, *ends)
+        assert (found.status, found.n_enclosed) == ("exhausted", 1)
+        assert found.n_evaluated < 1500
 
 
 def test_a_cube_is_connected_to_itself():
