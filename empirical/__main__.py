@@ -1,4 +1,4 @@
-"""Command line: ``python -m empirical untrained|scaling|evolution``."""
+"""Command line: ``python -m empirical untrained|scaling|evolution|lattice``."""
 
 from __future__ import annotations
 

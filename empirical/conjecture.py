@@ -111,7 +111,7 @@ PRESETS = {
         max_cubes=20_000_000,
         max_side=1024,
         field_cubes=1_000_000,
-        field_width=1024,
+        field_width=512,
         shared_fields=5,
     ),
 }

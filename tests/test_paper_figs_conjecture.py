@@ -1,0 +1,74 @@
+"""The verdicts on the conjecture follow what is in the dataset."""
+
+import pytest
+import xarray as xr
+
+from empirical import conjecture
+from paper_figs import fig_conjecture
+from percolation import campaign
+
+CHOSEN = conjecture.Settings(
+    activations=("tanh",),
+    boxes=("fixed",),
+    dimensions=(1, 2, 3),
+    width=4,
+    n_networks=4,
+    max_cubes=500,
+    max_side=16,
+    field_width=8,
+)
+UP = {
+    "network": (0.5, 0.9, 0.99),
+    "independent": (0.1, 0.2, 0.5),
+    "shuffled": (0.1, 0.2, 0.5),
+    "field": (0.5, 0.9, 1.0),
+}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return campaign.run(conjecture.EXPERIMENT, CHOSEN, out=tmp_path_factory.mktemp("runs")).dataset
+
+
+def with_values(dataset: xr.Dataset, values: dict[str, tuple[float, ...]], *, moved: float = 0.0) -> xr.Dataset:
+    """The dataset with P(connected) of each model by dimension, a spread of 0.01 over networks, and a coarser rung."""
+    changed = dataset.copy(deep=True)
+    for model, by_dimension in values.items():
+        for d, value in zip(CHOSEN.dimensions, by_dimension, strict=True):
+            for network in range(CHOSEN.n_networks):
+                for rung, below in ((2, 0.0), (1, moved), (0, 2 * moved)):
+                    place = {"model": model, "dimension": d}
+                    changed["in_label"].loc[place][..., network, rung] = value - below + 0.002 * (network - 1.5)
+    return changed
+
+
+def outcomes(dataset: xr.Dataset) -> list[str]:
+    return [verdict.outcome for verdict in fig_conjecture.judge(dataset)]
+
+
+def test_networks_that_rise_above_independent_labels(dataset):
+    assert outcomes(with_values(dataset, UP)) == ["holds", "fails", "holds"]
+
+
+def test_networks_that_do_as_independent_labels_leave_the_reason_open(dataset):
+    same = UP | {"network": UP["independent"]}
+    assert outcomes(with_values(dataset, same)) == ["open", "open", "open"]
+
+
+def test_networks_below_independent_labels_refute_the_underestimate(dataset):
+    assert outcomes(with_values(dataset, UP | {"network": (0.05, 0.1, 0.3)}))[2] == "fails"
+
+
+def test_cubes_that_are_too_large_are_told_and_no_reason(dataset):
+    coarse = with_values(dataset, UP, moved=0.1)
+    first, second, _ = fig_conjecture.judge(coarse)
+    assert "3 of 3 points have cubes that are too large, and all of them rose" in first.measured
+    assert second.outcome == "open"
+    falling = with_values(dataset, UP, moved=-0.1)
+    assert outcomes(falling)[0] == "open"
+
+
+def test_the_rate_is_that_of_the_complement(dataset):
+    measured = fig_conjecture.judge(with_values(dataset, UP))[0].measured
+    # from 0.5 to 0.01 in two dimensions: the root of 1/50
+    assert "falls by a factor of 0.14 to 0.14 a dimension (infinite independent lattice: 0.56)" in measured
