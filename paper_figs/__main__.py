@@ -25,6 +25,7 @@ from paper_figs import (
     fig_network_scaling,
     fig_regimes,
     fig_scaling,
+    fig_search,
     fig_thresholds,
     fig_untrained,
     report,
@@ -48,6 +49,7 @@ PLOTS: dict[str, Plot] = {
     "fig09": fig_evolution.BATCHES,
     "fig10": fig_evolution.EPOCHS,
     "conjecture": fig_conjecture.PLOT,
+    "search": fig_search.PLOT,
     "audit": fig_audit.PLOT,
 }
 # Run folders of full-scale runs, copied here under the figure's name.

@@ -13,8 +13,10 @@ from torch import nn
 from torch.nn import functional
 
 from empirical import lattice_pairs, lattice_search, network_lattice, value_intervals
+from empirical.__main__ import COMMANDS
 from lipschitz import fully_connected
 from percolation import campaign, labels
+from percolation.commandline import main
 from tests import oracles, strategies
 
 DELTA = 0.5  # four cells, three labels
@@ -378,6 +380,16 @@ def test_every_variable_says_what_it_is(run):
     for variable in run.dataset.data_vars.values():
         assert variable.attrs["long_name"]
         assert variable.attrs["units"]
+
+
+def test_the_command_prints_a_row_for_each_lattice(tmp_path, capsys):
+    words = ["search", "--lattices", "fixed", "32", "8", "growing", "2", "8", "--n-networks", "2", "--max-rounds", "0"]
+    main("empirical", COMMANDS, [*words, "--activation", "tanh", "--out", str(tmp_path)])
+    lines = capsys.readouterr().out.splitlines()
+    (first,) = [line.split() for line in lines if line.split()[:1] == ["fixed"]]
+    assert first[:4] == ["fixed", "32", "8", "2"]
+    assert any(line.split()[:4] == ["growing", "2", "8", "2"] for line in lines)
+    assert "joined by search (tanh, 3 matrices, width 64)" in lines[0]
 
 
 @pytest.mark.parametrize(
