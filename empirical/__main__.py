@@ -126,11 +126,25 @@ def _describe_lattice(summary: Mapping[str, Any]) -> str:
         "mean_field": "mean field",
         "certain": "certain",
     }
+    sizes = {
+        "activation": "network",
+        "depth": "depth",
+        "size_dimension": "d",
+        "size_radius": "R",
+        "network": "P(connected)",
+        "network_error": "error",
+        "moved": "moved by",
+        "independent": "independent",
+    }
     return "\n".join(
         [
             f"Two cubes of one label of Eq. 4, delta = {summary['delta']:g}: are they connected in it?",
             "",
             table(summary["rows"], columns),
+            "",
+            "growing boxes of several sizes, R correlation lengths",
+            "",
+            table(summary["sizes"], sizes),
             "",
             f"{summary['n_networks']} networks, and as many fields, for each row; errors are standard errors over them",
             "moved by: what halving the cubes changed; resolved: by no more than the error",

@@ -13,6 +13,9 @@ at the edge of a set, however small the cubes: the independent lattice is no app
 threshold no threshold of it. On a line two points of one label are connected if and only if f does not leave the
 interval between them.
 
+Whether such sets percolate is a question of boxes of ever more correlation lengths in one dimension: growing boxes of
+several sizes ask it in low ones.
+
 References
 ----------
 Vrabel, Shem-Ur, Oz, Krueger, arXiv:2409.05800, Section 4, App. D, G.1.
@@ -21,9 +24,9 @@ Vrabel, Shem-Ur, Oz, Krueger, arXiv:2409.05800, Section 4, App. D, G.1.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -57,6 +60,8 @@ class Settings(BaseModel):
     width: int = Field(64, ge=1, description="units of a hidden layer")
     bias_std: float = Field(0.3, ge=0, description="standard deviation of the biases")
     radius: float = Field(3.0, gt=0, description="half side of the box, in correlation lengths")
+    size_radii: tuple[float, ...] = Field((1.5, 3.0, 6.0), description="half sides of growing boxes of several sizes")
+    size_dimensions: tuple[int, ...] = Field((2, 3), description="dimensions of those boxes")
     delta: float = Field(0.25, gt=0, le=0.5, description="interval length of Eq. 4; 1/delta is a whole number")
     n_networks: int = Field(8, ge=2, description="networks, and Gaussian fields, of each kind and dimension")
     max_cubes: int = Field(100_000, ge=2, le=100_000_000, description="cubes of a box")
@@ -67,7 +72,7 @@ class Settings(BaseModel):
     seed: int = Field(0, ge=0, description="seed of the run")
 
     @model_validator(mode="after")
-    def _groups(self) -> Settings:
+    def _check(self) -> Settings:
         shared = self.shared_fields
         if self.n_networks % shared or self.n_networks < 2 * shared:
             raise ValueError(
@@ -88,11 +93,20 @@ class Settings(BaseModel):
             raise ValueError(f"depths must be one or more of 2 to 6, got {list(value)}")
         return value
 
-    @field_validator("dimensions")
+    @field_validator("dimensions", "size_dimensions")
     @classmethod
     def _dimensions(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if not value or min(value) < 1 or max(value) > _MOST_DIMENSIONS:
-            raise ValueError(f"dimensions must be one or more of 1 to {_MOST_DIMENSIONS}, got {list(value)}")
+            raise ValueError(
+                f"each set of dimensions must be one or more of 1 to {_MOST_DIMENSIONS}, got {list(value)}"
+            )
+        return value
+
+    @field_validator("size_radii")
+    @classmethod
+    def _sizes(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not value or min(value) <= 0:
+            raise ValueError(f"size_radii must be one or more positive numbers, got {list(value)}")
         return value
 
     @field_validator("activations", "boxes")
@@ -119,36 +133,41 @@ PRESETS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One network, or one group of Gaussian fields, on one box."""
+    """One network, or one group of Gaussian fields, on one box; ``place`` is where its numbers go, by indices."""
 
-    activation: Activation
-    depth: int
-    box: Box
+    kind: Literal["network", "fields", "size"]
+    law: LatticeNetwork
     dimension: int
+    place: tuple[int, ...]
     numbers: tuple[int, ...]
-    is_field: bool
 
 
 def tasks(settings: Settings) -> dict[str, Part]:
-    """Return every network and every group of fields by key."""
+    """Return every network and every group of fields by key, those of several sizes last."""
+    networks = [(i,) for i in range(settings.n_networks)]
+    shared = settings.shared_fields
+    groups = [tuple(range(first, first + shared)) for first in range(0, settings.n_networks, shared)]
     found: dict[str, Part] = {}
-    for place in _places(settings):
-        kind = "{} depth={} {} d={}".format(*place)
-        activation, depth, box, dimension = place
-        groups: list[tuple[str, tuple[int, ...], bool]] = [
-            (f"network={i}", (i,), False) for i in range(settings.n_networks)
-        ]
-        for first in range(0, settings.n_networks, settings.shared_fields):
-            groups.append((f"fields={first}", tuple(range(first, first + settings.shared_fields)), True))
-        for name, numbers, is_field in groups:
-            found[f"{kind} {name}"] = Part(
-                activation=activation, depth=depth, box=box, dimension=dimension, numbers=numbers, is_field=is_field
-            )
+    for kind, numbers in (("network", networks), ("fields", groups), ("size", networks)):
+        for place, law, d in _places(settings, is_size=kind == "size"):
+            law = law.model_copy(update={"width": settings.field_width if kind == "fields" else settings.width})
+            for group in numbers:
+                key = f"{law.activation} depth={law.depth} {law.box} radius={law.radius:g} d={d} {kind}={group[0]}"
+                found[key] = Part(kind=kind, law=law, dimension=d, place=place, numbers=group)  # type: ignore[arg-type]
     return found
 
 
-def _places(settings: Settings) -> list[tuple[Activation, int, Box, int]]:
-    return list(itertools.product(settings.activations, settings.depths, settings.boxes, settings.dimensions))
+def _places(settings: Settings, *, is_size: bool) -> Iterator[tuple[tuple[int, ...], LatticeNetwork, int]]:
+    """Yield the indices, law and dimension of each cell of the table, or of that of several sizes."""
+    boxes = [(box, settings.radius) for box in settings.boxes]
+    dimensions = settings.dimensions
+    if is_size:
+        boxes, dimensions = [("growing", radius) for radius in settings.size_radii], settings.size_dimensions
+    axes = (settings.activations, settings.depths, boxes, dimensions)
+    for place in np.ndindex(*map(len, axes)):
+        activation, depth, (box, radius), d = (axis[i] for axis, i in zip(axes, place, strict=True))
+        law = LatticeNetwork(activation=activation, depth=depth, bias_std=settings.bias_std, radius=radius, box=box)
+        yield place, law, d
 
 
 def sides(settings: Settings, dimension: int) -> tuple[int, ...]:
@@ -165,26 +184,15 @@ def run_task(settings: Settings, task: Part, seeds: np.random.SeedSequence) -> A
 
     Arrays are over (model or field, rung, ...), nan where a rung is not computed.
     """
-    law = _law(settings, task)
     rng = np.random.default_rng(seeds)
     seed = int(rng.integers(2**63))
     with one_thread():
-        return _fields(settings, task, law, seed, rng) if task.is_field else _network(settings, task, law, seed, rng)
+        return _fields(settings, task, seed, rng) if task.kind == "fields" else _network(settings, task, seed, rng)
 
 
-def _law(settings: Settings, task: Part) -> LatticeNetwork:
-    return LatticeNetwork(
-        activation=task.activation,
-        depth=task.depth,
-        width=settings.field_width if task.is_field else settings.width,
-        bias_std=settings.bias_std,
-        radius=settings.radius,
-        box=task.box,
-    )
-
-
-def _network(settings: Settings, task: Part, law: LatticeNetwork, seed: int, rng: np.random.Generator) -> Arrays:
-    d, n_cells, radius = task.dimension, labels.n_cells(settings.delta), network_lattice.half_side(law, task.dimension)
+def _network(settings: Settings, task: Part, seed: int, rng: np.random.Generator) -> Arrays:
+    law, d, n_cells = task.law, task.dimension, labels.n_cells(settings.delta)
+    radius = network_lattice.half_side(law, d)
     network = network_lattice.build(law, d, seed)
     ladder = sides(settings, d)
     found: list[list[Connection | None]] = [[None] * len(_RUNGS) for _ in range(3)]
@@ -214,8 +222,9 @@ def _network(settings: Settings, task: Part, law: LatticeNetwork, seed: int, rng
     }
 
 
-def _fields(settings: Settings, task: Part, law: LatticeNetwork, seed: int, rng: np.random.Generator) -> Arrays:
-    d, n_cells, radius = task.dimension, labels.n_cells(settings.delta), network_lattice.half_side(law, task.dimension)
+def _fields(settings: Settings, task: Part, seed: int, rng: np.random.Generator) -> Arrays:
+    law, d, n_cells = task.law, task.dimension, labels.n_cells(settings.delta)
+    radius = network_lattice.half_side(law, d)
     network = network_lattice.build(law, d, seed, n_outputs=len(task.numbers))
     found: list[list[Connection | None]] = [[None] * len(_RUNGS) for _ in task.numbers]
     for rung, side in enumerate(sides(settings, d)):
@@ -247,6 +256,7 @@ _VARIABLES = {
     "connected": "P(connected | both carry the label), mean over the networks with such cubes",
     "largest": "share of the label's cubes in its largest cluster, mean over the networks with such cubes",
     "n_clusters": "clusters of the label, mean over networks",
+    "in_label_by_size": "P(connected | same label) in growing boxes of half side size_radius correlation lengths",
     "mean_field": "P(connected | same label) of independent cells on the Bethe lattice",
     "certain": "share of the finest rung's cubes that carry a label for certain, by the Lipschitz bound",
     "certain_side": "cubes along an axis with which every cube carries a label for certain",
@@ -256,74 +266,65 @@ _VARIABLES = {
     "length": "correlation length",
 }
 _PLACE = ("activation", "depth", "box", "dimension")
+_DIMS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(_NUMBERS, (*_PLACE, "model", "network", "rung")),
+    **dict.fromkeys(_BY_LABEL, (*_PLACE, "model", "rung", "label")),
+    **dict.fromkeys(("certain", "certain_side", "covariance_error"), (*_PLACE, "network")),
+    "in_label_by_size": ("activation", "depth", "size_radius", "size_dimension", "model", "network", "rung"),
+    "mean_field": (*_PLACE, "network", "rung"),
+    "side": ("dimension", "rung"),
+    "half_side": _PLACE,
+    "length": ("activation", "depth"),
+}
 
 
 def collect(settings: Settings, arrays: Mapping[str, Arrays]) -> xr.Dataset:
-    """Return everything over (activation, depth, box, dimension); single labels as means over networks."""
+    """Return everything over (activation, depth, box, dimension); single labels as means over networks.
+
+    ``in_label_by_size`` is that of growing boxes over (activation, depth, size_radius, size_dimension).
+    """
     outer = tuple(len(getattr(settings, name)) for name in ("activations", "depths", "boxes", "dimensions"))
+    sizes = (*outer[:2], len(settings.size_radii), len(settings.size_dimensions))
     n, n_rungs, n_labels = settings.n_networks, len(_RUNGS), labels.n_cells(settings.delta) - 1
-    by_label = np.full((*outer, len(MODELS), n, n_rungs, n_labels), np.nan)
-    full: dict[str, NDArray[np.float64]] = {name: by_label.copy() for name in _BY_LABEL}
-    full |= {name: np.full((*outer, len(MODELS), n, n_rungs), np.nan) for name in _NUMBERS}
-    full |= {"mean_field": np.full((*outer, n, n_rungs), np.nan)}
-    full |= {name: np.full((*outer, n), np.nan) for name in ("certain", "certain_side", "covariance_error")}
-    for (key, task), place in zip(tasks(settings).items(), _expanded(settings), strict=True):
-        for name, values in arrays[key].items():
-            if name in _NUMBERS or name in _BY_LABEL:
-                models = [3] * len(task.numbers) if task.is_field else [0, 1, 2]
-                numbers = list(task.numbers) if task.is_field else list(task.numbers) * 3
-                for model, number, row in zip(models, numbers, values, strict=True):
-                    full[name][(*place, model, number)] = row
+    numbers = (len(MODELS), n, n_rungs)
+    shapes: dict[str, tuple[int, ...]] = dict.fromkeys(_BY_LABEL, (*outer, *numbers, n_labels))
+    shapes |= dict.fromkeys(_NUMBERS, (*outer, *numbers))
+    shapes |= {"in_label_by_size": (*sizes, *numbers), "mean_field": (*outer, n, n_rungs)}
+    shapes |= dict.fromkeys(("certain", "certain_side", "covariance_error"), (*outer, n))
+    full = {name: np.full(shape, np.nan) for name, shape in shapes.items()}
+    for key, task in tasks(settings).items():
+        found = arrays[key] if task.kind != "size" else {"in_label_by_size": arrays[key]["in_label"]}
+        for name, values in found.items():
+            if shapes[name][4:7] == numbers:
+                models = [3] * len(task.numbers) if task.kind == "fields" else [0, 1, 2]
+                of = task.numbers if task.kind == "fields" else task.numbers * 3
+                for model, number, row in zip(models, of, values, strict=True):
+                    full[name][(*task.place, model, number)] = row
             else:
                 for number in task.numbers:
-                    full[name][(*place, number)] = values
-    return _dataset(settings, full)
-
-
-def _expanded(settings: Settings) -> list[tuple[int, ...]]:
-    """Return the indices of each task's activation, depth, box and dimension, in the order of the tasks."""
-    return [
-        (
-            settings.activations.index(task.activation),
-            settings.depths.index(task.depth),
-            settings.boxes.index(task.box),
-            settings.dimensions.index(task.dimension),
-        )
-        for task in tasks(settings).values()
-    ]
-
-
-def _dataset(settings: Settings, full: dict[str, NDArray[np.float64]]) -> xr.Dataset:
-    dims: dict[str, tuple[str, ...]] = dict.fromkeys(_NUMBERS, (*_PLACE, "model", "network", "rung"))
-    dims |= dict.fromkeys(_BY_LABEL, (*_PLACE, "model", "rung", "label"))
-    dims |= {"mean_field": (*_PLACE, "network", "rung")}
-    dims |= dict.fromkeys(("certain", "certain_side", "covariance_error"), (*_PLACE, "network"))
-    dims |= {"side": ("dimension", "rung"), "half_side": _PLACE, "length": ("activation", "depth")}
-    network_axis = 5
+                    full[name][(*task.place, number)] = values
     for name in _BY_LABEL:
         is_there = np.isfinite(full[name])
-        total, count = np.where(is_there, full[name], 0).sum(axis=network_axis), is_there.sum(axis=network_axis)
+        total, count = np.where(is_there, full[name], 0).sum(axis=5), is_there.sum(axis=5)
         full[name] = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-    laws = [
-        LatticeNetwork(activation=activation, depth=depth, bias_std=settings.bias_std, radius=settings.radius, box=box)
-        for activation, depth, box in itertools.product(settings.activations, settings.depths, settings.boxes)
-    ]
-    shape = tuple(len(getattr(settings, name)) for name in ("activations", "depths", "boxes", "dimensions"))
-    full["side"] = np.stack([sides(settings, d) for d in settings.dimensions])
-    full["half_side"] = np.reshape(
-        [network_lattice.half_side(law, d) for law in laws for d in settings.dimensions], shape
-    )
-    lengths = np.reshape([network_lattice.correlation_length(law) for law in laws], shape[:3])
-    full["length"] = lengths[:, :, 0]
+    places = list(_places(settings, is_size=False))
+    full["half_side"] = np.reshape([network_lattice.half_side(law, d) for _, law, d in places], outer)
+    full["length"] = np.reshape([network_lattice.correlation_length(law) for _, law, _ in places], outer)[..., 0, 0]
+    full["side"] = np.array([sides(settings, d) for d in settings.dimensions])
     return xr.Dataset(
-        {name: (dims[name], full[name], {"long_name": _VARIABLES[name], "units": _unit(name)}) for name in dims},
+        {
+            name: (_DIMS[name], full[name], {"long_name": text, "units": _unit(name)})
+            for name, text in _VARIABLES.items()
+        },
         coords={
             "activation": list(settings.activations),
             "depth": list(settings.depths),
             "box": list(settings.boxes),
             "dimension": list(settings.dimensions),
+            "size_radius": list(settings.size_radii),
+            "size_dimension": list(settings.size_dimensions),
             "model": list(MODELS),
-            "label": np.arange(labels.n_cells(settings.delta) - 1),
+            "label": np.arange(n_labels),
         },
     )
 
@@ -363,6 +364,22 @@ def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
     return found
 
 
+def size_rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
+    """Return the networks' and the independent labels' means over growing boxes of several sizes, by dimension."""
+    found = []
+    names = ("activation", "depth", "size_dimension", "size_radius")
+    for place in itertools.product(*(dataset[name].to_numpy().tolist() for name in names)):
+        row: dict[str, Any] = dict(zip(names, place, strict=True))
+        here = dataset["in_label_by_size"].sel(row)
+        for model in ("network", "independent"):
+            last = here.sel(model=model).isel(rung=-1).to_numpy()
+            row[model], row[f"{model}_error"] = float(last.mean()), _error(last, 1)
+        moved = float((here.isel(rung=-1) - here.isel(rung=-2)).sel(model="network").mean())
+        row["moved"] = moved if np.isfinite(moved) else None
+        found.append(row)
+    return found
+
+
 def _error(values: NDArray[np.float64], shared: int) -> float:
     """Return the standard error of the mean of values of which ``shared`` at a time are one sample."""
     samples = values.reshape(-1, shared).mean(axis=1)
@@ -370,8 +387,13 @@ def _error(values: NDArray[np.float64], shared: int) -> float:
 
 
 def summarise(settings: Settings, dataset: xr.Dataset) -> dict[str, Any]:
-    """Return the rows, and what they are over."""
-    return {"delta": settings.delta, "n_networks": settings.n_networks, "rows": rows(dataset)}
+    """Return the rows, those of several sizes, and what they are over."""
+    return {
+        "delta": settings.delta,
+        "n_networks": settings.n_networks,
+        "rows": rows(dataset),
+        "sizes": size_rows(dataset),
+    }
 
 
 EXPERIMENT: Experiment[Settings, Part] = Experiment(

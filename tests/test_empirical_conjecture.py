@@ -24,6 +24,8 @@ TINY = Settings(
     max_side=32,
     field_cubes=300,
     field_width=16,
+    size_radii=(1.0, 2.0),
+    size_dimensions=(2, 8),
 )
 
 
@@ -53,7 +55,7 @@ def test_no_box_has_more_cubes_than_allowed(dimension):
 
 def test_numbers_are_those_of_the_network(run):
     """The network of a task by its seed, its box labelled, its cubes connected: the same number as in the dataset."""
-    key = "relu depth=2 growing d=3 network=2"
+    key = "relu depth=2 growing radius=3 d=3 network=2"
     seed = int(np.random.default_rng(campaign.seed_sequence(TINY.seed, key)).integers(2**63))
     law = LatticeNetwork(activation="relu", depth=2, width=8, box="growing")
     cells = network_lattice.label_box(
@@ -100,9 +102,27 @@ def test_rows_say_what_the_dataset_holds(run):
     json.dumps(run.summary, allow_nan=False)
 
 
+def test_boxes_of_several_sizes_are_growing_ones(run):
+    key = "sin depth=2 growing radius=2 d=2 size=3"
+    seed = int(np.random.default_rng(campaign.seed_sequence(TINY.seed, key)).integers(2**63))
+    law = LatticeNetwork(activation="sin", depth=2, width=8, box="growing", radius=2.0)
+    cells = network_lattice.label_box(
+        network_lattice.build(law, 2, seed), 2, n_cells=30, radius=network_lattice.half_side(law, 2), delta=0.25
+    )
+    here = run.dataset["in_label_by_size"].sel(activation="sin", depth=2, size_radius=2.0, size_dimension=2)
+    values = here.sel(model="network").isel(rung=-1).to_numpy()
+    assert values[3] == lattice_models.connect_cubes(cells[0], 8).in_label
+    rows = run.summary["sizes"]
+    assert len(rows) == 2 * 1 * 2 * 2
+    row = next(row for row in rows if (row["activation"], row["size_radius"], row["size_dimension"]) == ("sin", 2.0, 2))
+    assert row["network"] == pytest.approx(values.mean())
+    assert row["moved"] == pytest.approx((values - here.sel(model="network").isel(rung=1).to_numpy()).mean())
+    assert [row["moved"] for row in rows if row["size_dimension"] == 8] == [None] * 4
+
+
 def test_cubes_that_certify_are_those_of_the_bound(run):
     """With so many cubes along an axis, and not with fewer, half of delta is the most that a cube's values span."""
-    key = "sin depth=2 fixed d=1 network=0"
+    key = "sin depth=2 fixed radius=3 d=1 network=0"
     seed = int(np.random.default_rng(campaign.seed_sequence(TINY.seed, key)).integers(2**63))
     law = LatticeNetwork(activation="sin", depth=2, width=8)
     network, radius = network_lattice.build(law, 1, seed), network_lattice.half_side(law, 1)
@@ -130,8 +150,10 @@ def test_every_variable_says_what_it_is(run):
     [
         ({"depths": (1,)}, r"depths must be one or more of 2 to 6, got \[1\]"),
         ({"depths": ()}, r"depths must be one or more of 2 to 6, got \[\]"),
-        ({"dimensions": (0, 1)}, r"dimensions must be one or more of 1 to 16, got \[0, 1\]"),
-        ({"dimensions": (17,)}, r"dimensions must be one or more of 1 to 16, got \[17\]"),
+        ({"dimensions": (0, 1)}, r"each set of dimensions must be one or more of 1 to 16, got \[0, 1\]"),
+        ({"dimensions": (17,)}, r"each set of dimensions must be one or more of 1 to 16, got \[17\]"),
+        ({"size_dimensions": ()}, r"each set of dimensions must be one or more of 1 to 16, got \[\]"),
+        ({"size_radii": (1.0, 0.0)}, r"size_radii must be one or more positive numbers, got \[1.0, 0.0\]"),
         ({"boxes": ()}, "activations and boxes must name at least one each, got none"),
         ({"activations": ()}, "activations and boxes must name at least one each, got none"),
         ({"delta": 0.3}, "delta must be 1/n for a whole number n, got 0.3"),
@@ -147,8 +169,9 @@ def test_settings_out_of_range_are_refused(changes, message):
 
 def test_the_command_prints_a_table(tmp_path, capsys):
     words = "lattice --activations tanh --boxes fixed --dimensions 1 2 --width 4 --n-networks 2 --shared-fields 1"
-    words += f" --max-cubes 64 --field-width 4 --out {tmp_path}"
+    words += f" --max-cubes 64 --field-width 4 --size-dimensions 2 --size-radii 1.5 --out {tmp_path}"
     main("empirical", COMMANDS, words.split())
     printed = " ".join(capsys.readouterr().out.split())
     assert "delta = 0.25: are they connected in it?" in printed
     assert "tanh 3 fixed 2 8 " in printed
+    assert "tanh 3 2 1.5 " in printed
