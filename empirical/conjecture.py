@@ -36,7 +36,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from empirical import lattice_models, network_lattice
 from empirical.lattice_models import Connection, connect_cubes
 from empirical.network_lattice import Box, LatticeNetwork
-from lipschitz.fully_connected import Activation
+from lipschitz.fully_connected import Activation, FinalActivation
 from lipschitz.threads import one_thread
 from percolation import labels
 from percolation.campaign import Arrays, Experiment
@@ -58,7 +58,13 @@ class Settings(BaseModel):
     )
     dimensions: tuple[int, ...] = Field(tuple(range(1, 9)), description="dimensions of the inputs, 1 to 16")
     width: int = Field(64, ge=1, description="units of a hidden layer")
+    gain: float | None = Field(
+        None,
+        gt=0,
+        description="standard deviation of later matrices' entries times the root of the width; None keeps 1",
+    )
     bias_std: float = Field(0.3, ge=0, description="standard deviation of the biases")
+    final_activation: FinalActivation = Field("gaussian_cdf", description="last map, to [0, 1]")
     radius: float = Field(3.0, gt=0, description="half side of the box, in correlation lengths")
     size_radii: tuple[float, ...] = Field((1.5, 3.0, 6.0), description="half sides of growing boxes of several sizes")
     size_dimensions: tuple[int, ...] = Field((2, 3), description="dimensions of those boxes")
@@ -166,7 +172,15 @@ def _places(settings: Settings, *, is_size: bool) -> Iterator[tuple[tuple[int, .
     axes = (settings.activations, settings.depths, boxes, dimensions)
     for place in np.ndindex(*map(len, axes)):
         activation, depth, (box, radius), d = (axis[i] for axis, i in zip(axes, place, strict=True))
-        law = LatticeNetwork(activation=activation, depth=depth, bias_std=settings.bias_std, radius=radius, box=box)
+        law = LatticeNetwork(
+            activation=activation,
+            depth=depth,
+            gain=settings.gain,
+            bias_std=settings.bias_std,
+            final_activation=settings.final_activation,
+            radius=radius,
+            box=box,
+        )
         yield place, law, d
 
 

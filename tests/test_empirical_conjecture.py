@@ -69,6 +69,19 @@ def test_numbers_are_those_of_the_network(run):
     assert float(mean_field.isel(network=2, rung=-1)) == lattice_models.mean_field(expected.shares, 3, 10)
 
 
+def test_every_setting_of_the_networks_reaches_them():
+    chosen = Settings(
+        activations=("erf",), depths=(4,), boxes=("fixed",), width=7, gain=2.0, bias_std=0.1, final_activation="sigmoid"
+    )
+    laws = {part.kind: part.law for part in conjecture.tasks(chosen).values()}
+    expected = LatticeNetwork(
+        activation="erf", depth=4, width=7, gain=2.0, bias_std=0.1, final_activation="sigmoid", box="fixed"
+    )
+    assert laws["network"] == expected
+    assert laws["fields"] == expected.model_copy(update={"width": 256})
+    assert laws["size"] == expected.model_copy(update={"box": "growing", "radius": 6.0})
+
+
 def test_shuffled_labels_have_the_networks_frequencies(run):
     shares = run.dataset["shares"]
     xr.testing.assert_allclose(shares.sel(model="shuffled", drop=True), shares.sel(model="network", drop=True))
