@@ -129,6 +129,26 @@ def test_the_pocket_is_explored_and_not_the_rest_of_the_box():
         assert found.n_evaluated < 1500
 
 
+def test_a_way_out_is_found_sooner_than_the_way_in():
+    # The target lies at the inner end of a corridor that leads away; from outside its mouth is far from the way.
+    cells = np.full((60, 60), 1)
+    cells[29:32, 10:40] = 3
+    cells[30, 11:40] = 1
+    start, target = (0, 12), (30, 12)
+    evaluated = {}
+    for patience in (1, 10**6):  # the other end soon has its turn, or never
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(lattice_search, "_PATIENCE", patience)
+            patch.setattr(lattice_search, "_BATCH", 16)
+            found = walk(cells, start, target)
+        path = cubes_of(start, found)
+        assert path[-1] == target
+        assert all(cells[cube] == 1 for cube in path)
+        assert all(abs(a - c) + abs(b - d) == 1 for (a, b), (c, d) in itertools.pairwise(path))
+        evaluated[patience] = found.n_evaluated
+    assert evaluated[1] < evaluated[10**6]
+
+
 def test_a_cube_is_connected_to_itself():
     found = walk(np.full((3, 3), 1), (1, 2), (1, 2))
     assert (found.status, len(found.axes), found.distance) == ("found", 0, 0)
@@ -369,6 +389,13 @@ def test_records_are_consistent(run):
     # in one dimension there is no other way
     line = data.isel(lattice=0)
     assert ((line["status"] == 0) == (line["straight"] == 1)).all()
+
+
+def test_a_bypass_may_leave_the_box(tmp_path):
+    # In 3,072 dimensions some coordinate of a midpoint is nearly always near a face, and a bypass moves them all.
+    settings = lattice_pairs.Settings(lattices=(("fixed", 3072, 8),), n_networks=6)
+    data = campaign.run(lattice_pairs.EXPERIMENT, settings, out=tmp_path).dataset
+    assert 0 < int(data["bypass_inside"].sum()) < int(data["bypass"].sum())
 
 
 def test_same_bits_for_any_number_of_workers(run, tmp_path):
