@@ -25,7 +25,7 @@ one often lies in a pocket that is soon explored, the other in nearly all of the
 found sooner than the way into it.
 
 *Which cube is which.* Cubes have their number in the lattice where n^d < 2^62, elsewhere a hash of 64 bits: two of N
-cubes are taken for one with probability N^2 / 2^65, 3e-8 at a million, which might hide a path but make none up.
+cubes are taken for one with probability N^2 / 2^64, 5e-8 at a million, which might hide a path but make none up.
 
 References
 ----------
