@@ -136,6 +136,16 @@ def _describe_lattice(summary: Mapping[str, Any]) -> str:
         "moved": "moved by",
         "independent": "independent",
     }
+    searches = {
+        "activation": "network",
+        "depth": "depth",
+        "search_dimension": "d",
+        "n_pairs": "pairs",
+        "n_joined": "joined",
+        "n_given_up": "given up",
+        "low": "P(connected), 95 %",
+        "high": "",
+    }
     return "\n".join(
         [
             f"Two cubes of one label of Eq. 4, delta = {summary['delta']:g}: are they connected in it?",
@@ -145,6 +155,10 @@ def _describe_lattice(summary: Mapping[str, Any]) -> str:
             "growing boxes of several sizes, R correlation lengths",
             "",
             table(summary["sizes"], sizes),
+            "",
+            "fixed boxes, pairs joined by search",
+            "",
+            table(summary["searches"], searches),
             "",
             f"{summary['n_networks']} networks, and as many fields, for each row; errors are standard errors over them",
             "moved by: what halving the cubes changed; resolved: by no more than the error",

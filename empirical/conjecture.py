@@ -13,8 +13,9 @@ at the edge of a set, however small the cubes: the independent lattice is no app
 threshold no threshold of it. On a line two points of one label are connected if and only if f does not leave the
 interval between them.
 
-Whether such sets percolate is a question of boxes of ever more correlation lengths in one dimension: growing boxes of
-several sizes ask it in low ones.
+Far above that, where no box can be written down, pairs of cubes are joined by search in fixed boxes
+(:mod:`empirical.lattice_search`). Whether such sets percolate is a question of boxes of ever more correlation lengths
+in one dimension: growing boxes of several sizes ask it in low ones.
 
 References
 ----------
@@ -23,17 +24,15 @@ Vrabel, Shem-Ur, Oz, Krueger, arXiv:2409.05800, Section 4, App. D, G.1.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from empirical import lattice_models, network_lattice
+from empirical import conjecture_tables, lattice_models, lattice_pairs, lattice_search, network_lattice
 from empirical.lattice_models import Connection, connect_cubes
 from empirical.network_lattice import Box, LatticeNetwork
 from lipschitz.fully_connected import Activation, FinalActivation
@@ -41,6 +40,7 @@ from lipschitz.threads import one_thread
 from percolation import labels
 from percolation.campaign import Arrays, Experiment
 
+Kind = Literal["network", "fields", "size", "search"]
 MODELS = ("network", "shuffled", "independent", "field")
 _RUNGS = (4, 2, 1)  # by what the cubes along an axis are divided
 _MOST_DIMENSIONS = 16
@@ -68,7 +68,15 @@ class Settings(BaseModel):
     radius: float = Field(3.0, gt=0, description="half side of the box, in correlation lengths")
     size_radii: tuple[float, ...] = Field((1.5, 3.0, 6.0), description="half sides of growing boxes of several sizes")
     size_dimensions: tuple[int, ...] = Field((2, 3), description="dimensions of those boxes")
+    search_dimensions: tuple[int, ...] = Field(
+        (16, 128, 1024, 3072), description="dimensions of fixed boxes where pairs are joined by search"
+    )
+    search_side: int = Field(16, ge=2, description="cubes along an axis of those boxes")
+    search_budget: int = Field(50_000, ge=2, description="cubes evaluated after which a search is given up")
     delta: float = Field(0.25, gt=0, le=0.5, description="interval length of Eq. 4; 1/delta is a whole number")
+    n_pairs: int = Field(
+        20, ge=1, description="pairs of each kind and dimension for the search, each of its own network"
+    )
     n_networks: int = Field(8, ge=2, description="networks, and Gaussian fields, of each kind and dimension")
     max_cubes: int = Field(100_000, ge=2, le=100_000_000, description="cubes of a box")
     max_side: int = Field(256, ge=2, description="cubes along an axis")
@@ -115,6 +123,13 @@ class Settings(BaseModel):
             raise ValueError(f"size_radii must be one or more positive numbers, got {list(value)}")
         return value
 
+    @field_validator("search_dimensions")
+    @classmethod
+    def _positive(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not all(d >= 1 for d in value):
+            raise ValueError(f"search_dimensions must be at least 1, got {list(value)}")
+        return value
+
     @field_validator("activations", "boxes")
     @classmethod
     def _some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -128,6 +143,7 @@ PRESETS = {
     "paper": Settings(
         activations=("tanh", "relu", "erf", "sin"),
         n_networks=50,
+        n_pairs=200,
         max_cubes=20_000_000,
         max_side=1024,
         field_cubes=1_000_000,
@@ -141,7 +157,7 @@ PRESETS = {
 class Part:
     """One network, or one group of Gaussian fields, on one box; ``place`` is where its numbers go, by indices."""
 
-    kind: Literal["network", "fields", "size"]
+    kind: Kind
     law: LatticeNetwork
     dimension: int
     place: tuple[int, ...]
@@ -150,25 +166,29 @@ class Part:
 
 def tasks(settings: Settings) -> dict[str, Part]:
     """Return every network and every group of fields by key, those of several sizes last."""
-    networks = [(i,) for i in range(settings.n_networks)]
+    networks: list[tuple[int, ...]] = [(i,) for i in range(settings.n_networks)]
     shared = settings.shared_fields
     groups = [tuple(range(first, first + shared)) for first in range(0, settings.n_networks, shared)]
     found: dict[str, Part] = {}
-    for kind, numbers in (("network", networks), ("fields", groups), ("size", networks)):
-        for place, law, d in _places(settings, is_size=kind == "size"):
+    pairs: list[tuple[int, ...]] = [(i,) for i in range(settings.n_pairs)]
+    kinds: tuple[tuple[Kind, list[tuple[int, ...]]], ...]
+    kinds = (("network", networks), ("fields", groups), ("size", networks), ("search", pairs))
+    for kind, numbers in kinds:
+        for place, law, d in _places(settings, kind):
             law = law.model_copy(update={"width": settings.field_width if kind == "fields" else settings.width})
             for group in numbers:
                 key = f"{law.activation} depth={law.depth} {law.box} radius={law.radius:g} d={d} {kind}={group[0]}"
-                found[key] = Part(kind=kind, law=law, dimension=d, place=place, numbers=group)  # type: ignore[arg-type]
+                found[key] = Part(kind=kind, law=law, dimension=d, place=place, numbers=group)
     return found
 
 
-def _places(settings: Settings, *, is_size: bool) -> Iterator[tuple[tuple[int, ...], LatticeNetwork, int]]:
-    """Yield the indices, law and dimension of each cell of the table, or of that of several sizes."""
-    boxes = [(box, settings.radius) for box in settings.boxes]
-    dimensions = settings.dimensions
-    if is_size:
+def _places(settings: Settings, kind: Kind) -> Iterator[tuple[tuple[int, ...], LatticeNetwork, int]]:
+    """Yield the indices, law and dimension of each cell of the table to which tasks of one kind belong."""
+    boxes, dimensions = [(box, settings.radius) for box in settings.boxes], settings.dimensions
+    if kind == "size":
         boxes, dimensions = [("growing", radius) for radius in settings.size_radii], settings.size_dimensions
+    elif kind == "search":
+        boxes, dimensions = [("fixed", settings.radius)], settings.search_dimensions
     axes = (settings.activations, settings.depths, boxes, dimensions)
     for place in np.ndindex(*map(len, axes)):
         activation, depth, (box, radius), d = (axis[i] for axis, i in zip(axes, place, strict=True))
@@ -201,7 +221,27 @@ def run_task(settings: Settings, task: Part, seeds: np.random.SeedSequence) -> A
     rng = np.random.default_rng(seeds)
     seed = int(rng.integers(2**63))
     with one_thread():
-        return _fields(settings, task, seed, rng) if task.kind == "fields" else _network(settings, task, seed, rng)
+        run = {"fields": _fields, "search": _search}.get(task.kind, _network)
+        return run(settings, task, seed, rng)
+
+
+def _search(settings: Settings, task: Part, seed: int, rng: np.random.Generator) -> Arrays:
+    """Return 1 if a pair that shares a label is joined, 0 if it cannot be on this lattice, nan if it was given up."""
+    law, d = task.law, task.dimension
+    network, radius = network_lattice.build(law, d, seed), network_lattice.half_side(law, d)
+    network.requires_grad_(False)
+    lattice: Any = {"n_cells": settings.search_side, "radius": radius, "delta": settings.delta}
+    pair = lattice_pairs.draw_pair(network, dimension=d, rng=rng, **lattice)
+    statuses = set()
+    for label in pair.shared:
+        found = lattice_search.search(
+            *(network, pair.start, pair.target), label=label, budget=settings.search_budget, **lattice
+        )
+        statuses.add(found.status)
+        if found.status == "found":
+            break
+    is_joined = 1.0 if "found" in statuses else np.nan if "budget" in statuses else 0.0
+    return {"is_joined": np.array(is_joined)}
 
 
 def _network(settings: Settings, task: Part, seed: int, rng: np.random.Generator) -> Arrays:
@@ -271,6 +311,7 @@ _VARIABLES = {
     "largest": "share of the label's cubes in its largest cluster, mean over the networks with such cubes",
     "n_clusters": "clusters of the label, mean over networks",
     "in_label_by_size": "P(connected | same label) in growing boxes of half side size_radius correlation lengths",
+    "is_joined": "whether a pair is joined by search in a fixed box: 1, 0 if it cannot be, nan if it was given up",
     "mean_field": "P(connected | same label) of independent cells on the Bethe lattice",
     "certain": "share of the finest rung's cubes that carry a label for certain, by the Lipschitz bound",
     "certain_side": "cubes along an axis with which every cube carries a label for certain",
@@ -285,6 +326,7 @@ _DIMS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(_BY_LABEL, (*_PLACE, "model", "rung", "label")),
     **dict.fromkeys(("certain", "certain_side", "covariance_error"), (*_PLACE, "network")),
     "in_label_by_size": ("activation", "depth", "size_radius", "size_dimension", "model", "network", "rung"),
+    "is_joined": ("activation", "depth", "search_dimension", "pair"),
     "mean_field": (*_PLACE, "network", "rung"),
     "side": ("dimension", "rung"),
     "half_side": _PLACE,
@@ -305,6 +347,7 @@ def collect(settings: Settings, arrays: Mapping[str, Arrays]) -> xr.Dataset:
     shapes |= dict.fromkeys(_NUMBERS, (*outer, *numbers))
     shapes |= {"in_label_by_size": (*sizes, *numbers), "mean_field": (*outer, n, n_rungs)}
     shapes |= dict.fromkeys(("certain", "certain_side", "covariance_error"), (*outer, n))
+    shapes["is_joined"] = (*outer[:2], 1, len(settings.search_dimensions), settings.n_pairs)
     full = {name: np.full(shape, np.nan) for name, shape in shapes.items()}
     for key, task in tasks(settings).items():
         found = arrays[key] if task.kind != "size" else {"in_label_by_size": arrays[key]["in_label"]}
@@ -321,7 +364,8 @@ def collect(settings: Settings, arrays: Mapping[str, Arrays]) -> xr.Dataset:
         is_there = np.isfinite(full[name])
         total, count = np.where(is_there, full[name], 0).sum(axis=5), is_there.sum(axis=5)
         full[name] = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-    places = list(_places(settings, is_size=False))
+    full["is_joined"] = full["is_joined"][:, :, 0]
+    places = list(_places(settings, "network"))
     full["half_side"] = np.reshape([network_lattice.half_side(law, d) for _, law, d in places], outer)
     full["length"] = np.reshape([network_lattice.correlation_length(law) for _, law, _ in places], outer)[..., 0, 0]
     full["side"] = np.array([sides(settings, d) for d in settings.dimensions])
@@ -337,6 +381,7 @@ def collect(settings: Settings, arrays: Mapping[str, Arrays]) -> xr.Dataset:
             "dimension": list(settings.dimensions),
             "size_radius": list(settings.size_radii),
             "size_dimension": list(settings.size_dimensions),
+            "search_dimension": list(settings.search_dimensions),
             "model": list(MODELS),
             "label": np.arange(n_labels),
         },
@@ -347,66 +392,14 @@ def _unit(name: str) -> str:
     return "input unit" if name in ("half_side", "length") else "1"
 
 
-def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
-    """Return what a person would quote of each activation, depth, box and dimension: means over networks.
-
-    Models are taken on their finest rung. ``moved`` is by how much halving the cubes moved the networks' mean;
-    ``is_resolved`` if by no more than the mean's standard error. ``network_at_field`` is the networks' mean on the
-    fields' finest rung.
-    """
-    shared = Settings.model_validate_json(dataset.attrs["settings"]).shared_fields
-    found = []
-    for place in itertools.product(*(dataset[name].to_numpy().tolist() for name in _PLACE)):
-        row: dict[str, Any] = dict(zip(_PLACE, place, strict=True))
-        here = dataset.sel(row)
-        side = here["side"].to_numpy()
-        network = here["in_label"].sel(model="network").mean("network").to_numpy()
-        for model in MODELS:
-            values = here["in_label"].sel(model=model).to_numpy()
-            there = np.flatnonzero(np.isfinite(values).all(axis=0))
-            last = values[:, there[-1]] if there.size else None
-            row[model] = None if last is None else float(last.mean())
-            row[f"{model}_error"] = None if last is None else _error(last, shared if model == "field" else 1)
-            row[f"{model}_side"] = None if last is None else int(side[there[-1]])
-        row["network_at_field"] = None if row["field"] is None else float(network[side == row["field_side"]][0])
-        row["moved"] = float(network[-1] - network[-2]) if side[-2] else None
-        row["is_resolved"] = row["moved"] is not None and abs(row["moved"]) <= row["network_error"]
-        row["in_any"] = float(here["in_any"].sel(model="network").isel(rung=-1).mean())
-        row["mean_field"] = float(here["mean_field"].isel(rung=-1).mean())
-        row |= {name: float(here[name].mean()) for name in ("certain", "certain_side", "covariance_error")}
-        found.append(row)
-    return found
-
-
-def size_rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
-    """Return the networks' and the independent labels' means over growing boxes of several sizes, by dimension."""
-    found = []
-    names = ("activation", "depth", "size_dimension", "size_radius")
-    for place in itertools.product(*(dataset[name].to_numpy().tolist() for name in names)):
-        row: dict[str, Any] = dict(zip(names, place, strict=True))
-        here = dataset["in_label_by_size"].sel(row)
-        for model in ("network", "independent"):
-            last = here.sel(model=model).isel(rung=-1).to_numpy()
-            row[model], row[f"{model}_error"] = float(last.mean()), _error(last, 1)
-        moved = float((here.isel(rung=-1) - here.isel(rung=-2)).sel(model="network").mean())
-        row["moved"] = moved if np.isfinite(moved) else None
-        found.append(row)
-    return found
-
-
-def _error(values: NDArray[np.float64], shared: int) -> float:
-    """Return the standard error of the mean of values of which ``shared`` at a time are one sample."""
-    samples = values.reshape(-1, shared).mean(axis=1)
-    return float(samples.std(ddof=1) / np.sqrt(samples.size))
-
-
 def summarise(settings: Settings, dataset: xr.Dataset) -> dict[str, Any]:
-    """Return the rows, those of several sizes, and what they are over."""
+    """Return the rows, those of several sizes and of the search, and what they are over."""
     return {
         "delta": settings.delta,
         "n_networks": settings.n_networks,
-        "rows": rows(dataset),
-        "sizes": size_rows(dataset),
+        "rows": conjecture_tables.rows(dataset),
+        "sizes": conjecture_tables.size_rows(dataset),
+        "searches": conjecture_tables.search_rows(dataset),
     }
 
 

@@ -10,7 +10,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from empirical import conjecture
+from empirical import conjecture, conjecture_tables
 from lipschitz.fully_connected import Activation
 from paper_figs import style
 from paper_figs.plot import Plot, Verdict, uncertain
@@ -27,6 +27,9 @@ SETTINGS = {
         max_side=40,
         field_width=32,
         shared_fields=1,
+        size_dimensions=(1, 2),
+        search_dimensions=(16, 64),
+        n_pairs=3,
     ),
 }
 _MARKERS: dict[Activation, str] = {"tanh": "o", "sin": "D", "relu": "s", "erf": "^"}
@@ -43,10 +46,11 @@ def _settings(dataset: xr.Dataset) -> conjecture.Settings:
 def draw(dataset: xr.Dataset) -> Figure:
     """Return P(connected) above and 1 - P(connected) below for each kind of box, and against the size of the box."""
     settings = _settings(dataset)
-    rows = conjecture.rows(dataset)
+    rows = conjecture_tables.rows(dataset)
     n_boxes = len(settings.boxes)
     figure, panels = style.panels(n_boxes + 1, n_rows=2, height=5.4)
     laws = list(itertools.product(settings.activations, settings.depths))
+    places = {d: max(settings.dimensions) + 1.7 + 2.0 * i for i, d in enumerate(settings.search_dimensions)}
     for i, box in enumerate(settings.boxes):
         upper, lower = panels[i], panels[n_boxes + 1 + i]
         here = [row for row in rows if row["box"] == box]
@@ -60,15 +64,41 @@ def draw(dataset: xr.Dataset) -> Figure:
         for axes in (upper, lower):
             axes.set_xticks(settings.dimensions)
             axes.set_xlabel("dimension $d$")
-        style.name_panel(upper, "abc"[i], f"{_BOXES[box]}")
+        if box == "fixed":
+            _searches(upper, places, conjecture_tables.search_rows(dataset))
+            upper.set_xticks(
+                [*settings.dimensions, *places.values()], [f"{d}" for d in (*settings.dimensions, *places)]
+            )
+            upper.tick_params(axis="x", labelsize=6)
+        style.name_panel(upper, "abc"[i], _BOXES[box])
         style.name_panel(lower, "abcde"[n_boxes + 1 + i])
     panels[0].set_ylabel("P(connected | same label)")
     panels[n_boxes + 1].set_ylabel("1 − P(connected | same label)")
-    _sizes(panels[n_boxes], settings, conjecture.size_rows(dataset))
+    _sizes(panels[n_boxes], settings, conjecture_tables.size_rows(dataset))
     style.name_panel(panels[n_boxes], "abc"[n_boxes], "growing boxes")
     panels[-1].axis("off")
     panels[-1].legend(*panels[0].get_legend_handles_labels(), loc="center left")
     return figure
+
+
+def _searches(axes: Axes, places: dict[int, float], rows: _Rows) -> None:
+    """Draw the share of pairs joined by search, with their intervals, beyond a break of the axis of dimensions."""
+    for k, activation in enumerate(dict.fromkeys(row["activation"] for row in rows)):
+        part = [row for row in rows if row["activation"] == activation]
+        shares = np.array([row["n_joined"] / row["n_pairs"] for row in part])
+        limits = np.array([[row["low"], row["high"]] for row in part]).T
+        axes.errorbar(
+            np.array([places[row["search_dimension"]] for row in part]) + 0.25 * k,
+            shares,
+            np.abs(limits - shares),
+            color=style.COLOURS["network"],
+            marker=_MARKERS[activation],
+            fillstyle="bottom",
+            linestyle="none",
+            label="real networks, by search" if k == 0 else None,
+        )
+    if places:
+        axes.axvline(min(places.values()) - 0.7, color="0.8", linewidth=0.6)
 
 
 def _floor(rows: _Rows) -> float:
@@ -169,24 +199,26 @@ def caption(dataset: xr.Dataset) -> str:
         "its standard error, open where the cubes are still too large. Gaussian fields have the networks' covariance in the wide "
         f"limit; independent and shuffled labels have the frequencies of the {settings.activations[0]} networks' labels in the same "
         "box, the mean field is that of the box's average number of neighbours. Dotted: the infinite lattice of labels of density "
-        "delta, as isolated cubes alone would have it, where such labels percolate. Last panel: growing boxes of several sizes, "
+        "delta, as isolated cubes alone would have it, where such labels percolate. Right of the line in "
+        f"a fixed box: the share of pairs of cubes, {settings.n_pairs} of one network each, {settings.search_side} cubes along an "
+        "axis, that a search on the cubes joins, with 95 % intervals. Last panel: growing boxes of several sizes, "
         f"networks (green) and independent labels (blue), with the dimension beside the last point."
     )
 
 
 def judge(dataset: xr.Dataset) -> list[Verdict]:
     """Return the verdicts on the conjecture, on its reason, and on what independence leaves out."""
-    settings, rows = _settings(dataset), conjecture.rows(dataset)
-    sizes = conjecture.size_rows(dataset)
+    settings, rows = _settings(dataset), conjecture_tables.rows(dataset)
+    sizes = conjecture_tables.size_rows(dataset)
     return [
-        _rises(settings, rows),
+        _rises(settings, rows, conjecture_tables.search_rows(dataset)),
         _reason(settings, rows),
         _percolates(settings, sizes),
         _underestimates(settings, rows),
     ]
 
 
-def _rises(settings: conjecture.Settings, rows: _Rows) -> Verdict:
+def _rises(settings: conjecture.Settings, rows: _Rows, searches: _Rows) -> Verdict:
     parts, is_up, factors = [], [], []
     for law in _laws(rows):
         part = [row for row in rows if (row["activation"], row["depth"], row["box"]) == law]
@@ -211,6 +243,12 @@ def _rises(settings: conjecture.Settings, rows: _Rows) -> Verdict:
     if coarse:
         measured += f"; {len(coarse)} of {len(rows)} points have cubes that are too large"
         measured += ", and all of them rose when the cubes were halved" if is_lower else ""
+    if searches:
+        n_joined, n_pairs = (sum(row[name] for row in searches) for name in ("n_joined", "n_pairs"))
+        measured += (
+            f"; by search in fixed boxes of {settings.search_dimensions[0]} to {settings.search_dimensions[-1]} dimensions "
+            f"{n_joined} of {n_pairs} pairs are joined, {sum(row['n_given_up'] for row in searches)} given up"
+        )
     return Verdict(
         claim="Two inputs with the same label are connected with a probability that tends to 1 as the dimension grows",
         source="Conjecture 4.1",

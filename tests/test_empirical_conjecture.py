@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 from pydantic import ValidationError
 
-from empirical import conjecture, lattice_models, network_lattice
+from empirical import conjecture, conjecture_tables, lattice_models, network_lattice
 from empirical.__main__ import COMMANDS
 from empirical.conjecture import Settings
 from empirical.network_lattice import LatticeNetwork
@@ -24,6 +24,9 @@ TINY = Settings(
     max_side=32,
     field_cubes=300,
     field_width=16,
+    search_dimensions=(16, 40),
+    n_pairs=3,
+    search_budget=3000,
     size_radii=(1.0, 2.0),
     size_dimensions=(2, 8),
 )
@@ -133,6 +136,47 @@ def test_boxes_of_several_sizes_are_growing_ones(run):
     assert [row["moved"] for row in rows if row["size_dimension"] == 8] == [None] * 4
 
 
+@pytest.mark.parametrize("budget, expected", [(3000, 1.0), (2, np.nan)])
+def test_a_search_joins_a_pair_or_is_given_up(run, budget, expected):
+    """On sixteen axes of a fixed box a pair is joined within thousands of cubes, and not within two."""
+    key = "sin depth=2 fixed radius=3 d=16 search=1"
+    chosen = TINY.model_copy(update={"search_budget": budget})
+    seeds = campaign.seed_sequence(TINY.seed, key)
+    found = conjecture.run_task(chosen, conjecture.tasks(chosen)[key], seeds)["is_joined"]
+    np.testing.assert_equal(float(found), expected)
+    if budget == TINY.search_budget:
+        here = run.dataset["is_joined"].sel(activation="sin", depth=2, search_dimension=16)
+        assert float(here.isel(pair=1)) == expected
+
+
+def test_pairs_given_up_count_as_not_joined(run):
+    changed = run.dataset.copy(deep=True)
+    changed["is_joined"][:] = [1.0, np.nan, 0.0]
+    row = conjecture_tables.search_rows(changed)[0]
+    assert (row["n_pairs"], row["n_joined"], row["n_given_up"]) == (3, 1, 1)
+    assert 0 < row["low"] < 1 / 3 < row["high"] < 1
+    assert [row["search_dimension"] for row in run.summary["searches"]] == [16, 40] * 2
+
+
+def test_a_pair_that_cannot_be_joined_is_told(run):
+    """On a line what stands between cannot be passed: of twelve long lines some join their pair and some do not."""
+    chosen = Settings(
+        activations=("sin",),
+        depths=(2,),
+        boxes=("fixed",),
+        dimensions=(1,),
+        search_dimensions=(1,),
+        n_pairs=12,
+        radius=12,
+    )
+    found = [
+        float(conjecture.run_task(chosen, task, campaign.seed_sequence(0, key))["is_joined"])
+        for key, task in conjecture.tasks(chosen).items()
+        if task.kind == "search"
+    ]
+    assert set(found) == {0.0, 1.0}
+
+
 def test_cubes_that_certify_are_those_of_the_bound(run):
     """With so many cubes along an axis, and not with fewer, half of delta is the most that a cube's values span."""
     key = "sin depth=2 fixed radius=3 d=1 network=0"
@@ -167,6 +211,7 @@ def test_every_variable_says_what_it_is(run):
         ({"dimensions": (17,)}, r"each set of dimensions must be one or more of 1 to 16, got \[17\]"),
         ({"size_dimensions": ()}, r"each set of dimensions must be one or more of 1 to 16, got \[\]"),
         ({"size_radii": (1.0, 0.0)}, r"size_radii must be one or more positive numbers, got \[1.0, 0.0\]"),
+        ({"search_dimensions": (16, 0)}, r"search_dimensions must be at least 1, got \[16, 0\]"),
         ({"boxes": ()}, "activations and boxes must name at least one each, got none"),
         ({"activations": ()}, "activations and boxes must name at least one each, got none"),
         ({"delta": 0.3}, "delta must be 1/n for a whole number n, got 0.3"),
@@ -182,9 +227,12 @@ def test_settings_out_of_range_are_refused(changes, message):
 
 def test_the_command_prints_a_table(tmp_path, capsys):
     words = "lattice --activations tanh --boxes fixed --dimensions 1 2 --width 4 --n-networks 2 --shared-fields 1"
-    words += f" --max-cubes 64 --field-width 4 --size-dimensions 2 --size-radii 1.5 --out {tmp_path}"
+    words += (
+        f" --max-cubes 64 --field-width 4 --size-dimensions 2 --size-radii 1.5 --search-dimensions 9 --out {tmp_path}"
+    )
     main("empirical", COMMANDS, words.split())
     printed = " ".join(capsys.readouterr().out.split())
     assert "delta = 0.25: are they connected in it?" in printed
     assert "tanh 3 fixed 2 8 " in printed
     assert "tanh 3 2 1.5 " in printed
+    assert "tanh 3 9 20 20 0 " in printed

@@ -16,6 +16,9 @@ CHOSEN = conjecture.Settings(
     max_cubes=500,
     max_side=16,
     field_width=8,
+    search_dimensions=(16, 40),
+    n_pairs=3,
+    search_budget=3000,
     size_radii=(1.0, 2.0, 4.0),
     size_dimensions=(2, 3),
 )

@@ -1,0 +1,83 @@
+"""What a person would quote of P(connected) against dimension: rows of means and errors, from the dataset."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from percolation.growth import wilson_interval
+
+_PLACE = ("activation", "depth", "box", "dimension")
+_Z = 1.959963984540054  # standard errors to each side of a 95 % interval
+
+
+def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
+    """Return what a person would quote of each activation, depth, box and dimension: means over networks.
+
+    Models are taken on their finest rung. ``moved`` is by how much halving the cubes moved the networks' mean;
+    ``is_resolved`` if by no more than the mean's standard error. ``network_at_field`` is the networks' mean on the
+    fields' finest rung.
+    """
+    shared = int(json.loads(dataset.attrs["settings"])["shared_fields"])
+    found = []
+    for place in itertools.product(*(dataset[name].to_numpy().tolist() for name in _PLACE)):
+        row: dict[str, Any] = dict(zip(_PLACE, place, strict=True))
+        here = dataset.sel(row)
+        side = here["side"].to_numpy()
+        network = here["in_label"].sel(model="network").mean("network").to_numpy()
+        for model in dataset["model"].to_numpy().tolist():
+            values = here["in_label"].sel(model=model).to_numpy()
+            there = np.flatnonzero(np.isfinite(values).all(axis=0))
+            last = values[:, there[-1]] if there.size else None
+            row[model] = None if last is None else float(last.mean())
+            row[f"{model}_error"] = None if last is None else _error(last, shared if model == "field" else 1)
+            row[f"{model}_side"] = None if last is None else int(side[there[-1]])
+        row["network_at_field"] = None if row["field"] is None else float(network[side == row["field_side"]][0])
+        row["moved"] = float(network[-1] - network[-2]) if side[-2] else None
+        row["is_resolved"] = row["moved"] is not None and abs(row["moved"]) <= row["network_error"]
+        row["in_any"] = float(here["in_any"].sel(model="network").isel(rung=-1).mean())
+        row["mean_field"] = float(here["mean_field"].isel(rung=-1).mean())
+        row |= {name: float(here[name].mean()) for name in ("certain", "certain_side", "covariance_error")}
+        found.append(row)
+    return found
+
+
+def size_rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
+    """Return the networks' and the independent labels' means over growing boxes of several sizes, by dimension."""
+    found = []
+    names = ("activation", "depth", "size_dimension", "size_radius")
+    for place in itertools.product(*(dataset[name].to_numpy().tolist() for name in names)):
+        row: dict[str, Any] = dict(zip(names, place, strict=True))
+        here = dataset["in_label_by_size"].sel(row)
+        for model in ("network", "independent"):
+            last = here.sel(model=model).isel(rung=-1).to_numpy()
+            row[model], row[f"{model}_error"] = float(last.mean()), _error(last, 1)
+        moved = float((here.isel(rung=-1) - here.isel(rung=-2)).sel(model="network").mean())
+        row["moved"] = moved if np.isfinite(moved) else None
+        found.append(row)
+    return found
+
+
+def search_rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
+    """Return how many pairs are joined by search, with Wilson's 95 % interval; one given up counts as not joined."""
+    found = []
+    names = ("activation", "depth", "search_dimension")
+    for place in itertools.product(*(dataset[name].to_numpy().tolist() for name in names)):
+        row: dict[str, Any] = dict(zip(names, place, strict=True))
+        is_joined = dataset["is_joined"].sel(row).to_numpy()
+        n_joined, n_pairs = int(np.nansum(is_joined)), is_joined.size
+        low, high = wilson_interval(n_joined, n_pairs, z=_Z)
+        counts = {"n_pairs": n_pairs, "n_joined": n_joined, "n_given_up": int(np.isnan(is_joined).sum())}
+        found.append(row | counts | {"low": low, "high": high})
+    return found
+
+
+def _error(values: NDArray[np.float64], shared: int) -> float:
+    """Return the standard error of the mean of values of which ``shared`` at a time are one sample."""
+    samples = values.reshape(-1, shared).mean(axis=1)
+    return float(samples.std(ddof=1) / np.sqrt(samples.size))
