@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -173,12 +174,12 @@ def judge(dataset: xr.Dataset) -> list[Verdict]:
     needed = [float(_rounds(pairs).mean()) if len(_rounds(pairs)) else np.nan for _, pairs in kinds]
 
     def listed(values: Sequence[float]) -> str:
-        return ", ".join(f"{value:.3g}" for value in values)
+        return ", ".join(f"{value:.3g}" if np.isfinite(value) else "none" for value in values)
 
     # More than twice the standard error of the two ends of the range.
     ends = [_rounds(pairs) for _, pairs in (kinds[0], kinds[-1])]
     errors = [float(rounds.std()) / np.sqrt(rounds.size) if rounds.size > 1 else np.inf for rounds in ends]
-    fewer = needed[0] - needed[-1] > 2 * float(np.hypot(*errors))
+    fewer = needed[0] - needed[-1] > 2 * math.hypot(*errors)
     return [
         Verdict(
             claim="Inputs of a real network are the better connected, the higher the input's dimension",
