@@ -153,7 +153,8 @@ def _computed(plot: Plot, options: Options) -> tuple[xr.Dataset, Path]:
 
 def _is_kept(name: str, options: Options) -> bool:
     """Return whether the figure is drawn from the run folder of a full-scale run that is kept with the package."""
-    return (KEPT / name).exists() and not options.recompute and options.seed == 0
+    is_other = options.seed != 0 or (PLOTS[name].with_data is not None and options.data != "digits")
+    return (KEPT / name).exists() and not options.recompute and not is_other
 
 
 def _kept(name: str) -> tuple[xr.Dataset, Path]:
