@@ -32,7 +32,7 @@ import numpy as np
 import xarray as xr
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from empirical import conjecture_tables, lattice_models, lattice_pairs, lattice_search, network_lattice
+from empirical import conjecture_tables, lattice_models, lattice_pairs, network_lattice
 from empirical.lattice_models import Connection, connect_cubes
 from empirical.network_lattice import Box, LatticeNetwork
 from lipschitz.fully_connected import Activation, FinalActivation
@@ -232,15 +232,8 @@ def _search(settings: Settings, task: Part, seed: int, rng: np.random.Generator)
     network.requires_grad_(False)
     lattice: Any = {"n_cells": settings.search_side, "radius": radius, "delta": settings.delta}
     pair = lattice_pairs.draw_pair(network, dimension=d, rng=rng, **lattice)
-    statuses = set()
-    for label in pair.shared:
-        found = lattice_search.search(
-            *(network, pair.start, pair.target), label=label, budget=settings.search_budget, **lattice
-        )
-        statuses.add(found.status)
-        if found.status == "found":
-            break
-    is_joined = 1.0 if "found" in statuses else np.nan if "budget" in statuses else 0.0
+    joined = lattice_pairs.join_pair(network, pair, budget=settings.search_budget, **lattice)
+    is_joined = {"found": 1.0, "budget": np.nan, "exhausted": 0.0}[joined.status]
     return {"is_joined": np.array(is_joined)}
 
 

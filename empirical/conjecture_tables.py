@@ -10,10 +10,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from percolation.growth import wilson_interval
+from percolation.growth import Z_95, wilson_interval
 
 _PLACE = ("activation", "depth", "box", "dimension")
-_Z = 1.959963984540054  # standard errors to each side of a 95 % interval
 
 
 def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
@@ -71,7 +70,7 @@ def search_rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
         row: dict[str, Any] = dict(zip(names, place, strict=True))
         is_joined = dataset["is_joined"].sel(row).to_numpy()
         n_joined, n_pairs = int(np.nansum(is_joined)), is_joined.size
-        low, high = wilson_interval(n_joined, n_pairs, z=_Z)
+        low, high = wilson_interval(n_joined, n_pairs, z=Z_95)
         counts = {"n_pairs": n_pairs, "n_joined": n_joined, "n_given_up": int(np.isnan(is_joined).sum())}
         found.append(row | counts | {"low": low, "high": high})
     return found

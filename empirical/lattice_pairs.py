@@ -34,11 +34,10 @@ from lipschitz.fully_connected import Activation
 from lipschitz.stages import Stage
 from percolation import labels
 from percolation.campaign import Arrays, Experiment
-from percolation.growth import wilson_interval
+from percolation.growth import Z_95, wilson_interval
 
 STATUSES = ("found", "exhausted", "budget")
 _CERTIFICATES = ("certified", "violated", "undecided", "no path")
-_Z = 1.959963984540054  # standard errors to each side of a 95 % interval
 _MOST_DRAWS = 10_000
 Lattice = tuple[Box, int, int]
 
@@ -176,8 +175,22 @@ def run_task(settings: Settings, lattice: Lattice, seed: np.random.SeedSequence)
     return {name: np.asarray(found[name], dtype=np.float64) for name in _VARIABLES}
 
 
-def _search(settings: Settings, network: nn.Sequential, pair: Pair, n_cells: int, radius: float) -> dict[str, float]:
-    """Search with the shared labels in turn, and certify the path that is found."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Joined:
+    """What searching with the labels of a pair in turn came to, up to the first path.
+
+    ``status`` is "found", "budget" if a search was given up, or else "exhausted"; ``last`` is the last search, with
+    ``label``; ``n_evaluated`` counts the cubes of all.
+    """
+
+    status: lattice_search.Status
+    label: int
+    last: lattice_search.Found
+    n_evaluated: int
+
+
+def join_pair(network: nn.Sequential, pair: Pair, *, n_cells: int, radius: float, delta: float, budget: int) -> Joined:
+    """Search for a path between the cubes of a pair with each label that they share, until one is found."""
     n_evaluated, statuses = 0, []
     for label in pair.shared:
         found = lattice_search.search(
@@ -185,33 +198,42 @@ def _search(settings: Settings, network: nn.Sequential, pair: Pair, n_cells: int
             pair.start,
             pair.target,
             label=label,
-            delta=settings.delta,
+            delta=delta,
             n_cells=n_cells,
             radius=radius,
-            budget=settings.budget,
+            budget=budget,
         )
         n_evaluated += found.n_evaluated
         statuses.append(found.status)
         if found.status == "found":
             break
-    status = "found" if "found" in statuses else "budget" if "budget" in statuses else "exhausted"
+    status: lattice_search.Status = (
+        "found" if "found" in statuses else "budget" if "budget" in statuses else "exhausted"
+    )
+    return Joined(status=status, label=label, last=found, n_evaluated=n_evaluated)
+
+
+def _search(settings: Settings, network: nn.Sequential, pair: Pair, n_cells: int, radius: float) -> dict[str, float]:
+    """Search with the shared labels in turn, and certify the path that is found."""
+    joined = join_pair(network, pair, n_cells=n_cells, radius=radius, delta=settings.delta, budget=settings.budget)
+    found = joined.last
     known = {
-        "status": STATUSES.index(status),
-        "n_evaluated": n_evaluated,
+        "status": STATUSES.index(joined.status),
+        "n_evaluated": joined.n_evaluated,
         "distance": found.distance,
         "n_steps": np.nan,
         "certificate": _CERTIFICATES.index("no path"),
         "n_stops": np.nan,
         "length_ratio": np.nan,
     }
-    if status != "found":
+    if joined.status != "found":
         return known
 
     def centre(n_steps: int) -> torch.Tensor:
         cube = lattice_search.cube_after(pair.start, found, n_steps)
         return torch.from_numpy(network_lattice.centres(cube[None], n_cells=n_cells, radius=radius)[0])
 
-    low, high = _interval(label, settings.delta)
+    low, high = _interval(joined.label, settings.delta)
     certified = value_intervals.certify_path(
         value_intervals.prepare(network, low, high), centre, len(found.axes), piece_budget=settings.piece_budget
     )
@@ -316,7 +338,7 @@ def summarise(settings: Settings, dataset: xr.Dataset) -> dict[str, Any]:
         here = dataset.isel(lattice=i)
         is_status = {name: here["status"] == k for k, name in enumerate(STATUSES)}
         n_found = int(is_status["found"].sum())
-        low, high = wilson_interval(n_found, settings.n_networks, z=_Z)
+        low, high = wilson_interval(n_found, settings.n_networks, z=Z_95)
         ratio = (here["n_steps"] / here["distance"]).dropna("network")
         rows.append(
             {

@@ -37,12 +37,11 @@ from empirical.models import N_CLASSES, Network, Precision
 from empirical.synthesis import Optimised, noise, optimise_inputs
 from lipschitz import segment, stages, threads
 from percolation.campaign import Arrays, Experiment
-from percolation.growth import wilson_interval
+from percolation.growth import Z_95, wilson_interval
 
 Bypass = Literal["step", "gradient", "free"]
 ENDS = ("A", "C")
 IMAGES = ("A", "B", "B'", "C")
-_Z = 1.959963984540054  # standard errors to each side of a 95 % interval
 
 
 class UntrainedSettings(BaseModel):
@@ -317,7 +316,7 @@ def share(n_true: int, n: int) -> dict[str, Any]:
     """Return a count, its share and the share's 95 % Wilson interval; nan for none of none."""
     if n == 0:
         return {"n": 0, "of": 0, "share": np.nan, "low": np.nan, "high": np.nan}
-    low, high = wilson_interval(n_true, n, z=_Z)
+    low, high = wilson_interval(n_true, n, z=Z_95)
     return {"n": n_true, "of": n, "share": n_true / n, "low": low, "high": high}
 
 

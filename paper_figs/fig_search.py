@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from empirical import lattice_pairs
 from paper_figs import style
 from paper_figs.plot import Plot, Verdict
-from percolation.growth import wilson_interval
+from percolation.growth import Z_95, wilson_interval
 
 SETTINGS = {**lattice_pairs.PRESETS, "ci": lattice_pairs.CI}
 BOXES = {"fixed": "half side the same in every $d$", "growing": r"half side $\propto\sqrt{d}$"}
@@ -20,7 +20,6 @@ _WAYS = {
     "straight": ("straight, certified", "exact", "D"),
 }
 _BOX_LOOKS = {"fixed": ("network", "o"), "growing": ("upper", "^")}
-_Z = 1.959963984540054  # standard errors to each side of a 95 % interval
 _HIGH = 16  # dimensions from which the issue counts as high
 
 
@@ -43,7 +42,7 @@ def _draw_shares(axes: Axes, part: xr.Dataset) -> None:
     n = part.sizes["network"]
     for k, (way, (text, role, marker)) in enumerate(_WAYS.items()):
         counts = _count(part, way)
-        ends = np.array([wilson_interval(int(count), n, z=_Z) for count in counts])
+        ends = np.array([wilson_interval(int(count), n, z=Z_95) for count in counts])
         share = counts / n
         axes.errorbar(
             part["dimension"] * 1.12 ** (k - 1),
@@ -135,7 +134,7 @@ def judge(dataset: xr.Dataset) -> list[Verdict]:
     is_high = dataset["dimension"].to_numpy() >= _HIGH
     found, straight = _count(dataset, "search"), _count(dataset, "straight")
     n_high, n_low = int(is_high.sum()) * n, int((~is_high).sum()) * n
-    low, _ = wilson_interval(int(found[is_high].sum()), n_high, z=_Z) if n_high else (0.0, 1.0)
+    low, _ = wilson_interval(int(found[is_high].sum()), n_high, z=Z_95) if n_high else (0.0, 1.0)
     exhausted = int((dataset["status"] == lattice_pairs.STATUSES.index("exhausted")).to_numpy()[is_high].sum())
     n_paths = int(found.sum())
     n_certified = int(dataset["length_ratio"].notnull().sum())

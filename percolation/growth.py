@@ -295,6 +295,10 @@ def size_distribution(growth: Growth, sizes: ArrayLike) -> tuple[NDArray[np.floa
     return share, np.sqrt(share * (1 - share) / n)
 
 
+Z_95 = 1.959963984540054
+"""Standard errors to each side of a normal 95 % interval."""
+
+
 def wilson_interval(count: float, n_samples: int, *, z: float) -> tuple[float, float]:
     """Return Wilson's score interval of a probability, ``z`` standard errors to each side; right for zero counts.
 
