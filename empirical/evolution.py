@@ -23,10 +23,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from torch import nn
 
 from empirical import checkpoints, data, models, train
-from empirical.connect import connect
 from empirical.data import Images
 from empirical.models import N_CLASSES, Network, Precision
-from empirical.synthesis import noise, optimise_inputs
+from empirical.synthesis import noise
+from empirical.untrained import UntrainedSettings, connect_pairs
 from lipschitz import threads
 from percolation import campaign
 from percolation.campaign import Arrays, Experiment
@@ -243,32 +243,21 @@ def _run_stage(settings: EvolutionSettings, network: nn.Module, images: Images, 
     # The generator of an input is named by its class, pair and end: it does not depend on the others.
     rows = list(product(settings.classes, range(settings.n_pairs), range(2)))
     starts = noise([models.generator_from(seed, *row) for row in rows], scale=settings.noise)
-    targets = torch.tensor([label for label, _, _ in rows], device=device)
-    found = optimise_inputs(
-        network,
-        starts.to(device),
-        targets,
+    targets = torch.tensor([label for label, _, _ in rows])
+    how = UntrainedSettings(
+        n_points=settings.n_points,
         threshold=settings.threshold,
+        delta=settings.delta,
         max_iterations=settings.max_iterations,
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
-        high_frequency=torch.tensor([settings.high_frequency if end == 0 else 0.0 for _, _, end in rows]),
-        precision=settings.precision,
-    )
-    connections = connect(
-        network,
-        found.inputs[0::2],
-        found.inputs[1::2],
-        targets[::2],
-        delta=settings.delta,
-        threshold=settings.threshold,
+        high_frequency=settings.high_frequency,
         max_rounds=settings.max_rounds,
-        max_iterations=settings.max_iterations,
-        learning_rate=settings.learning_rate,
-        mse=0.0,
-        n_points=settings.n_points,
+        bypass_iterations=settings.max_iterations,
+        bypass_learning_rate=settings.learning_rate,
         precision=settings.precision,
     )
+    found, connections = connect_pairs(how, network, starts.to(device), targets.to(device))
     primary = [connection.curves[0] for connection in connections]
     loss = torch.stack([curve.loss for curve in primary]).numpy()
     # A pair that needs no further round keeps the barrier that it has.
