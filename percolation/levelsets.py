@@ -229,14 +229,14 @@ def torus_lengths(settings: Settings, dimension: int) -> tuple[int, ...]:
     return tuple(length for length in LENGTHS[dimension] if length**dimension <= settings.max_sites)
 
 
-def run_task(settings: Settings, task: Batch, seeds: np.random.SeedSequence) -> Arrays:  # noqa: ARG001
+def run_task(_: Settings, task: Batch, seeds: np.random.SeedSequence) -> Arrays:
     """Return the wrapping densities of some fields, shape (field, sign, place), places in the order of wrapping."""
     rng = np.random.default_rng(seeds)
     shape = (task.length,) * task.dimension
-    spectrum = fields.free_field_spectrum(shape)
+    spectrum = fields.free_field_spectrum(shape) if task.law == "free" else None
     found = []
-    for _ in range(task.n_fields):
-        field = fields.on_torus(spectrum, rng=rng) if task.law == "free" else rng.random(shape)
+    for _field in range(task.n_fields):
+        field = rng.random(shape) if spectrum is None else fields.on_torus(spectrum, rng=rng)
         found.append(np.sort(wrapping_densities(field), axis=1))
     return {"densities": np.stack(found)}
 
