@@ -171,14 +171,14 @@ def judge(dataset: xr.Dataset) -> list[Verdict]:
     dimensions = [int(3 * value**2) for value, _ in kinds]
     last = [_share(pairs, -1)[0] for _, pairs in kinds]
     primary = [float(np.nanmedian(pairs["barrier"].isel(round=0))) for _, pairs in kinds]
-    needed = [float(_rounds(pairs).mean()) if len(_rounds(pairs)) else np.nan for _, pairs in kinds]
+    rounds = [_rounds(pairs) for _, pairs in kinds]
+    needed = [float(one.mean()) if one.size else np.nan for one in rounds]
 
     def listed(values: Sequence[float]) -> str:
         return ", ".join(f"{value:.3g}" if np.isfinite(value) else "none" for value in values)
 
     # More than twice the standard error of the two ends of the range.
-    ends = [_rounds(pairs) for _, pairs in (kinds[0], kinds[-1])]
-    errors = [float(rounds.std()) / np.sqrt(rounds.size) if rounds.size > 1 else np.inf for rounds in ends]
+    errors = [float(one.std()) / np.sqrt(one.size) if one.size > 1 else np.inf for one in (rounds[0], rounds[-1])]
     fewer = needed[0] - needed[-1] > 2 * math.hypot(*errors)
     return [
         Verdict(
