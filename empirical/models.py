@@ -173,7 +173,7 @@ def for_gradients(
         return faster
     if faster is network:
         faster = copy.deepcopy(network)
-    faster = faster.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    faster = faster.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
 
     def logits(x: torch.Tensor) -> torch.Tensor:
         with torch.autocast(x.device.type, torch.bfloat16):

@@ -39,7 +39,7 @@ class Training:
 
 def start(network: nn.Module, *, learning_rate: float) -> Training:
     """Return a training of ``network``, which is changed in place, that has done nothing yet."""
-    network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     return Training(network=network, optimiser=torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True))
 
 
@@ -103,7 +103,7 @@ def advance(
             logits = network(batch)
         loss = functional.cross_entropy(logits.float(), labels[rows])
         training.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's stubs
         training.optimiser.step()
         training.done += 1
 

@@ -47,7 +47,7 @@ def test_plain_numpy(benchmark, drawn, dtype):
 
 @pytest.mark.benchmark(timer=time.process_time)
 def test_gstools(benchmark, drawn):
-    gstools = pytest.importorskip("gstools")
+    gstools = pytest.importorskip("gstools", reason="a peer in no extra: install gstools by hand")
     _, points = drawn
     few = points[:4096].T
     field = gstools.SRF(gstools.Gaussian(dim=DIMENSION, var=1, len_scale=2.0), mode_no=N_MODES, seed=0)

@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional
 
 from empirical import models, synthesis
+from lipschitz import threads
 
 STEPS = 12
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -19,10 +20,8 @@ DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
+    with threads.one_thread():
+        yield
 
 
 def timed(work, device):

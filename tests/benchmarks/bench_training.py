@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from empirical import data, models, train
+from lipschitz import threads
 
 SIZE = 512
 IMAGES = 5_000
@@ -37,10 +38,8 @@ def images():
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n_threads)
+    with threads.one_thread():
+        yield
 
 
 def stepper(images, precision):
