@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from empirical import conjecture, evolution, lattice_pairs, scaling, untrained
-from percolation.commandline import Command, main, table
+from percolation.commandline import Command, as_program, main, table
 
 _NAMES = ("primary", "secondary", "tertiary")
 
@@ -247,4 +247,4 @@ COMMANDS = {
 }
 
 if __name__ == "__main__":
-    main("empirical", COMMANDS)
+    as_program(lambda: main("empirical", COMMANDS))

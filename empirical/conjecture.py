@@ -87,6 +87,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Settings:
+        labels.n_cells(self.delta)
         shared = self.shared_fields
         if self.n_networks % shared or self.n_networks < 2 * shared:
             raise ValueError(
@@ -94,47 +95,39 @@ class Settings(BaseModel):
             )
         return self
 
-    @field_validator("delta")
-    @classmethod
-    def _whole(cls, value: float) -> float:
-        labels.n_cells(value)
-        return value
-
     @field_validator("depths")
     @classmethod
     def _deep(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if not value or min(value) < 2 or max(value) > 6:
-            raise ValueError(f"depths must be one or more of 2 to 6, got {list(value)}")
+            raise ValueError("be one or more of 2 to 6")
         return value
 
     @field_validator("dimensions", "size_dimensions")
     @classmethod
     def _dimensions(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if not value or min(value) < 1 or max(value) > _MOST_DIMENSIONS:
-            raise ValueError(
-                f"each set of dimensions must be one or more of 1 to {_MOST_DIMENSIONS}, got {list(value)}"
-            )
+            raise ValueError(f"be one or more of 1 to {_MOST_DIMENSIONS}")
         return value
 
     @field_validator("size_radii")
     @classmethod
     def _sizes(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if not value or min(value) <= 0:
-            raise ValueError(f"size_radii must be one or more positive numbers, got {list(value)}")
+            raise ValueError("be one or more positive numbers")
         return value
 
     @field_validator("search_dimensions")
     @classmethod
     def _positive(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if not all(d >= 1 for d in value):
-            raise ValueError(f"search_dimensions must be at least 1, got {list(value)}")
+            raise ValueError("be at least 1 each")
         return value
 
     @field_validator("activations", "boxes")
     @classmethod
     def _some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value:
-            raise ValueError("activations and boxes must name at least one each, got none")
+            raise ValueError("name at least one")
         return value
 
 

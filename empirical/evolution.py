@@ -66,14 +66,14 @@ class EvolutionSettings(BaseModel):
     @classmethod
     def _rises(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if not value or list(value) != sorted(set(value)) or value[0] < 0:
-            raise ValueError(f"stages and classes must rise, from 0 or more, got {list(value)}")
+            raise ValueError("rise, from 0 or more")
         return value
 
     @field_validator("classes")
     @classmethod
     def _has_outputs(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if value[-1] >= N_CLASSES:
-            raise ValueError(f"classes must be at most {N_CLASSES - 1}, got {value[-1]}")
+            raise ValueError(f"be at most {N_CLASSES - 1} each")
         return value
 
     @model_validator(mode="after")

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import xarray as xr
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from empirical import models, untrained
 from empirical.models import N_CLASSES, Precision
@@ -45,26 +45,20 @@ class ScalingSettings(BaseModel):
     precision: Precision = Field("bfloat16", description="of the gradients; reported losses are float32")
     seed: int = Field(0, ge=0, description="seed of the run")
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for task in _tasks(self)[:: self.n_networks]:
+            try:
+                _with(self, task)
+            except ValidationError as error:
+                first = error.errors()[0]
+                name = str((*first["loc"], "")[0])
+                if not name:
+                    raise ValueError(first["msg"].removeprefix("Value error, ")) from error
+                requirement = first["msg"].removeprefix("Input should ").removeprefix("Value error, ")
+                raise ValueError(f"{_CHANGED.get(name, name)} must {requirement}, got {first['input']}") from error
+        return self
 
-FULL = ScalingSettings()
-"""A hundred pairs of each of 23 kinds; thresholds ten times those of Fig. 6."""
-
-QUICK = ScalingSettings(
-    image_sizes=(8, 16),
-    widths=(8, 16),
-    blocks=(1,),
-    gains=(),
-    networks=(),
-    bypasses=(),
-    mses=(),
-    noises=(),
-    n_networks=1,
-    classes=(0, 1, 2, 3),
-    threshold=0.05,
-    delta=0.1,
-    precision="float32",
-)
-"""A few small networks, one of each kind, and thresholds a hundred times those of Fig. 6."""
 
 _CHANGED = {
     "image_size": "image_sizes",
@@ -128,6 +122,26 @@ def _with(settings: ScalingSettings, task: Task) -> UntrainedSettings:
     common = settings.model_dump(exclude={*_CHANGED.values(), "n_networks", "seed"})
     return UntrainedSettings(**common, **({} if task.changed == BASE else {task.changed: task.value}))
 
+
+FULL = ScalingSettings()
+"""A hundred pairs of each of 23 kinds; thresholds ten times those of Fig. 6."""
+
+QUICK = ScalingSettings(
+    image_sizes=(8, 16),
+    widths=(8, 16),
+    blocks=(1,),
+    gains=(),
+    networks=(),
+    bypasses=(),
+    mses=(),
+    noises=(),
+    n_networks=1,
+    classes=(0, 1, 2, 3),
+    threshold=0.05,
+    delta=0.1,
+    precision="float32",
+)
+"""A few small networks, one of each kind, and thresholds a hundred times those of Fig. 6."""
 
 _EACH = ("kind", "network", "class", "pair")
 _VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {

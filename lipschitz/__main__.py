@@ -114,4 +114,4 @@ COMMANDS = {
 }
 
 if __name__ == "__main__":
-    commandline.main("lipschitz", COMMANDS)
+    commandline.as_program(lambda: commandline.main("lipschitz", COMMANDS))

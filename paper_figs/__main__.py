@@ -172,4 +172,4 @@ def _settings(plot: Plot, options: Options) -> Any:
 
 
 if __name__ == "__main__":
-    main()
+    commandline.as_program(main)

@@ -130,4 +130,4 @@ COMMANDS = {
 }
 
 if __name__ == "__main__":
-    commandline.main("percolation", COMMANDS)
+    commandline.as_program(lambda: commandline.main("percolation", COMMANDS))

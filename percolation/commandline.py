@@ -82,6 +82,22 @@ def fail(program: str, message: str) -> NoReturn:
     raise SystemExit(2)
 
 
+def as_program(main: Callable[[], None]) -> None:
+    """Run ``main`` as the program. When it fails, it is over at once, whatever its workers are at.
+
+    Threads that compute while the interpreter ends would be killed inside foreign code, which aborts the process.
+    """
+    try:
+        main()
+    except SystemExit as error:
+        if not error.code:
+            raise
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(error.code if isinstance(error.code, int) else 1)
+
+
 @contextlib.contextmanager
 def one_line_errors(program: str) -> Any:
     """Turn what a user can mend into one line and exit status 2; what is our mistake keeps its traceback."""

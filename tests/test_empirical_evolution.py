@@ -281,9 +281,9 @@ def test_equal_settings_mean_equal_data(tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"batch_stages": (1, 0)}, r"stages and classes must rise, from 0 or more, got \[1, 0\]"),
-        ({"epoch_stages": ()}, r"stages and classes must rise, from 0 or more, got \[\]"),
-        ({"classes": (0, 10)}, "classes must be at most 9, got 10"),
+        ({"batch_stages": (1, 0)}, r"batch_stages\n.*rise, from 0 or more"),
+        ({"epoch_stages": ()}, r"epoch_stages\n.*rise, from 0 or more"),
+        ({"classes": (0, 10)}, r"classes\n.*be at most 9 each"),
         ({"delta": 0.005}, "threshold must be below delta = 0.005, got 0.005"),
         ({"n_points": 15}, r"n_points must be at least 2 for each of the 2\^3 segments of 3 rounds, got 15"),
     ],

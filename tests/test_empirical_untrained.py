@@ -194,8 +194,8 @@ def test_inputs_that_did_not_converge_are_reported_as_such(tmp_path):
         ({"n_points": 30, "max_rounds": 4}, "n_points must be at least 32, 2 for each possible segment, got 30"),
         ({"network": "vgg"}, "Input should be 'resnet18', 'resnet18_cifar' or 'convnet'"),
         ({"network": "convnet", "width": 8}, "width, blocks and image_size must be left at 64, 2 and 32 for a convnet"),
-        ({"classes": (1, 0)}, r"classes must rise, from 0 to 9, got \[1, 0\]"),
-        ({"classes": (10,)}, r"classes must rise, from 0 to 9, got \[10\]"),
+        ({"classes": (1, 0)}, r"classes\n.*rise, from 0 to 9"),
+        ({"classes": (10,)}, r"classes\n.*rise, from 0 to 9"),
         ({"colour": 1}, "Extra inputs are not permitted"),
     ],
 )

@@ -201,6 +201,28 @@ def test_folders_that_do_not_fit_are_refused_and_left_alone(tmp_path):
         campaign.run(experiment(), settings, out=tmp_path)
 
 
+def test_a_program_that_fails_does_not_wait_for_its_workers_nor_abort_on_them():
+    """A thread inside foreign code, as of torch, cannot be stopped: an interpreter that ends around it aborts."""
+    script = (
+        "import sys, threading, torch\n"
+        "from percolation import commandline\n"
+        "def work():\n"
+        "    while True: torch.ones(300, 300) @ torch.ones(300, 300)\n"
+        "def main():\n"
+        "    with commandline.one_line_errors('program'):\n"
+        "        threading.Thread(target=work, daemon=True).start()\n"
+        "        raise {error}\n"
+        "commandline.as_program(main)\n"
+    )
+    for error, code, complaint in (
+        ("ValueError('p must be less')", 2, "program: p must be less\n"),
+        ("KeyboardInterrupt", 130, "\nprogram: stopped; the same command goes on from here\n"),
+    ):
+        command = [sys.executable, "-c", script.format(error=error)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert (done.returncode, done.stderr) == (code, complaint)
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(runs.RunError, match=r"cannot use .*file.values-.*: Not a directory"):
