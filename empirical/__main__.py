@@ -1,4 +1,4 @@
-"""Command line: ``python -m empirical untrained|scaling|evolution|lattice``."""
+"""Command line: ``python -m empirical untrained|scaling|evolution|lattice|search``."""
 
 from __future__ import annotations
 
