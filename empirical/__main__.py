@@ -161,7 +161,7 @@ def _describe_lattice(summary: Mapping[str, Any]) -> str:
             table(summary["searches"], searches),
             "",
             f"{summary['n_networks']} networks, and as many fields, for each row; errors are standard errors over them",
-            "moved by: what halving the cubes changed; resolved: by no more than the error",
+            "moved by: what halving the cubes changed; resolved: by no more than the error or a tenth of 1 - P",
             "certain: share of the cubes whose label the Lipschitz bound proves",
         ]
     )

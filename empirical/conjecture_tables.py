@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 from percolation.growth import Z_95, wilson_interval
 
 _PLACE = ("activation", "depth", "box", "dimension")
+_SLACK = 0.1  # of 1 - P, by which halving the cubes may move it
 
 
 def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
     """Return what a person would quote of each activation, depth, box and dimension: means over networks.
 
     Models are taken on their finest rung. ``moved`` is by how much halving the cubes moved the networks' mean;
-    ``is_resolved`` if by no more than the mean's standard error. ``network_at_field`` is the networks' mean on the
-    fields' finest rung.
+    ``is_resolved`` if by no more than the mean's standard error or a tenth of its distance from 1, the larger.
+    ``network_at_field`` is the networks' mean on the fields' finest rung.
     """
     shared = int(json.loads(dataset.attrs["settings"])["shared_fields"])
     found = []
@@ -38,7 +39,8 @@ def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
             row[f"{model}_side"] = None if last is None else int(side[there[-1]])
         row["network_at_field"] = None if row["field"] is None else float(network[side == row["field_side"]][0])
         row["moved"] = float(network[-1] - network[-2]) if side[-2] else None
-        row["is_resolved"] = row["moved"] is not None and abs(row["moved"]) <= row["network_error"]
+        slack = max(row["network_error"], _SLACK * (1 - row["network"]))
+        row["is_resolved"] = row["moved"] is not None and abs(row["moved"]) <= slack
         row["in_any"] = float(here["in_any"].sel(model="network").isel(rung=-1).mean())
         row["mean_field"] = float(here["mean_field"].isel(rung=-1).mean())
         row |= {name: float(here[name].mean()) for name in ("certain", "certain_side", "covariance_error")}

@@ -84,6 +84,13 @@ def test_cubes_that_are_too_large_are_told_and_no_reason(dataset):
     assert outcomes(falling)[0] == "open"
 
 
+@pytest.mark.parametrize("moved, n_coarse", [(0.0009, 0), (0.004, 1), (0.012, 2)])
+def test_cubes_are_small_enough_within_the_error_or_a_tenth_of_the_complement(dataset, moved, n_coarse):
+    # Standard errors are 0.0013; the complements 0.5, 0.1 and 0.01.
+    measured = fig_conjecture.judge(with_values(dataset, UP, moved=moved))[0].measured
+    assert (f"{n_coarse} of 3 points have cubes that are too large" in measured) == (n_coarse > 0)
+
+
 def test_the_rate_is_that_of_the_complement(dataset):
     measured = fig_conjecture.judge(with_values(dataset, UP))[0].measured
     # from 0.5 to 0.01 in two dimensions: the root of 1/50
