@@ -87,7 +87,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Settings:
-        labels.n_cells(self.delta)
+        network_lattice.label(np.zeros(0), self.delta)  # its cells must be few enough
         shared = self.shared_fields
         if self.n_networks % shared or self.n_networks < 2 * shared:
             raise ValueError(

@@ -39,6 +39,7 @@ from percolation.growth import Z_95, wilson_interval
 STATUSES = ("found", "exhausted", "budget")
 _CERTIFICATES = ("certified", "violated", "undecided", "no path")
 _MOST_DRAWS = 10_000
+_MOST_DIMENSIONS = 1_000_000  # a first matrix of half a gigabyte
 Lattice = tuple[Box, int, int]
 
 
@@ -67,8 +68,8 @@ class Settings(BaseModel):
     @classmethod
     def _are_lattices(cls, lattices: tuple[Lattice, ...]) -> tuple[Lattice, ...]:
         for _, dimension, n_cells in lattices:
-            if dimension < 1 or n_cells < 2:
-                raise ValueError("have a dimension of at least 1 and 2 cubes an axis")
+            if not 1 <= dimension <= _MOST_DIMENSIONS or n_cells < 2:
+                raise ValueError(f"have a dimension of 1 to {_MOST_DIMENSIONS} and at least 2 cubes an axis")
         if len(set(lattices)) < len(lattices):
             raise ValueError("differ from one another")
         return lattices

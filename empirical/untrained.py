@@ -53,7 +53,9 @@ class UntrainedSettings(BaseModel):
     width: int = Field(64, ge=1, description="channels of a ResNet's first stage")
     blocks: int = Field(2, ge=1, description="basic blocks in each of a ResNet's four stages")
     gain: float = Field(1.0, gt=0, description="factor on the standard deviation of the convolutions' weights")
-    image_size: int = Field(32, ge=8, description="pixels on a side of an input; its dimension is 3 times the square")
+    image_size: int = Field(
+        32, ge=8, le=512, description="pixels on a side of an input; its dimension is 3 times the square"
+    )
     n_networks: int = Field(1, ge=1, description="networks, each with its own seed")
     classes: tuple[int, ...] = Field(tuple(range(N_CLASSES)), description="classes of the pairs")
     n_pairs: int = Field(1, ge=1, description="pairs of each class for each network")

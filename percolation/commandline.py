@@ -107,6 +107,10 @@ def one_line_errors(program: str) -> Any:
         fail(program, str(error))
     except MemoryError as error:
         fail(program, f"there is not enough memory ({error}); ask for less")
+    except RuntimeError as error:
+        if "allocate" not in str(error):  # torch has no type of its own for it on the CPU
+            raise
+        fail(program, f"there is not enough memory ({error}); ask for less")
     except KeyboardInterrupt:
         print(f"\n{program}: stopped; the same command goes on from here", file=sys.stderr)
         raise SystemExit(130) from None

@@ -422,8 +422,8 @@ def test_the_command_prints_a_row_for_each_lattice(tmp_path, capsys):
 @pytest.mark.parametrize(
     "lattices, message",
     [
-        ([("fixed", 0, 4)], "have a dimension of at least 1 and 2 cubes an axis"),
-        ([("growing", 3, 1)], "have a dimension of at least 1 and 2 cubes an axis"),
+        ([("fixed", 0, 4)], "have a dimension of 1 to 1000000 and at least 2 cubes an axis"),
+        ([("growing", 3, 1)], "have a dimension of 1 to 1000000 and at least 2 cubes an axis"),
         ([("fixed", 3, 4), ("fixed", 3, 4)], "differ from one another"),
         ([], "at least 1 item"),
     ],

@@ -96,6 +96,12 @@ def test_the_module_runs_as_a_command(tmp_path):
         (["scaling", "--classes", "12"], "empirical: classes must rise, from 0 to 9, got (12,)\n"),
         (["scaling", "--networks", "convnet", "--delta", "0.01"], "threshold must be below delta = 0.01, got 0.05\n"),
         (["lattice", "--dimensions", "0"], "empirical: dimensions must be one or more of 1 to 16, got (0,)\n"),
+        (["lattice", "--delta", "0.001"], "empirical: delta must be at least 0.01587, got 0.001\n"),
+        (["untrained", "--image-size", "4096"], "image_size must be less than or equal to 512, got 4096\n"),
+        (
+            ["search", "--lattices", "fixed", "2000000", "8"],
+            "lattices must have a dimension of 1 to 1000000 and at least",
+        ),
         (["lattice", "--delta", "0.3"], "empirical: delta must be 1/n for a whole number n, got 0.3\n"),
         (["evolution", "--preset", "grand"], "--preset must be one of quick, cpu, paper, got grand"),
         (["evolve"], "there is no command 'evolve'; known: untrained, scaling, evolution"),

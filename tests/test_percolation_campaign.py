@@ -216,6 +216,11 @@ def test_a_program_that_fails_does_not_wait_for_its_workers_nor_abort_on_them():
     )
     for error, code, complaint in (
         ("ValueError('p must be less')", 2, "program: p must be less\n"),
+        (
+            "RuntimeError('cannot allocate 9 B')",
+            2,
+            "program: there is not enough memory (cannot allocate 9 B); ask for less\n",
+        ),
         ("KeyboardInterrupt", 130, "\nprogram: stopped; the same command goes on from here\n"),
     ):
         command = [sys.executable, "-c", script.format(error=error)]
