@@ -119,7 +119,7 @@ def _draw_quartiles(axis: Axes, dataset: xr.Dataset) -> None:
     axis.plot(stages, median, "o-", color=style.COLOURS["trained"], markersize=3)
     for one in _primary(dataset).mean(("class", "pair")).transpose("seed", "stage"):
         axis.plot(stages, one, color="0.35", linewidth=0.7)
-    axis.set_ylim(0, None)
+    axis.set_yscale("log")
     axis.set_ylabel("barrier (nats)")
 
 
@@ -129,7 +129,7 @@ def _draw_spread(axis: Axes, dataset: xr.Dataset) -> None:
     for one in spread.transpose("seed", "stage"):
         axis.plot(stages, one, color="0.35", linewidth=0.7)
     axis.plot(stages, spread.mean("seed"), "o-", color=style.COLOURS["trained"], markersize=3)
-    axis.set_ylim(0, None)
+    axis.set_yscale("log")
     axis.set_ylabel("std of barrier (nats)")
 
 
