@@ -139,9 +139,10 @@ def _draw_rounds(axis: Axes, dataset: xr.Dataset) -> None:
     colours = sns.color_palette("crest", share.sizes["round"])
     for k in range(share.sizes["round"]):
         axis.plot(stages, share.isel(round=k), "o-", color=colours[k], markersize=3, label=str(k))
-    axis.set_ylim(-0.04, 1.04)
+    axis.set_ylim(-0.04, 1.3)  # room for the legend
+    axis.set_yticks(np.linspace(0, 1, 6))
     axis.set_ylabel("share connected")
-    axis.legend(title="rounds", fontsize=7, title_fontsize=7, loc="best")
+    axis.legend(title="rounds", fontsize=7, title_fontsize=7, loc="upper center", ncols=4, handlelength=1.2)
 
 
 def _draw_accuracy(axis: Axes, dataset: xr.Dataset) -> None:
