@@ -91,6 +91,18 @@ def test_cubes_are_small_enough_within_the_error_or_a_tenth_of_the_complement(da
     assert (f"{n_coarse} of 3 points have cubes that are too large" in measured) == (n_coarse > 0)
 
 
+def test_the_sine_decides_whether_sets_percolate(dataset):
+    falls, lasts = ((0.9, 0.7, 0.5), (0.95, 0.93, 0.8)), ((0.9, 0.9, 0.9), (0.95, 0.93, 0.93))
+    for sine, outcome in ((lasts, "holds"), (falls, "fails")):
+        parts = [
+            with_sizes(with_values(dataset, UP), {2: two, 3: three}).assign_coords(activation=[name])
+            for name, (two, three) in (("tanh", falls), ("sin", sine))
+        ]
+        both = xr.concat(parts, dim="activation", data_vars="minimal")
+        chosen = CHOSEN.model_copy(update={"activations": ("tanh", "sin")})
+        assert fig_conjecture.judge(both.assign_attrs(settings=chosen.model_dump_json()))[2].outcome == outcome
+
+
 def test_the_rate_is_that_of_the_complement(dataset):
     measured = fig_conjecture.judge(with_values(dataset, UP))[0].measured
     # from 0.5 to 0.01 in two dimensions: the root of 1/50
