@@ -47,6 +47,7 @@ PLOTS: dict[str, Plot] = {
     "network_scaling": fig_network_scaling.PLOT,
     "certificates": fig_certificates.PLOT,
     "fig09": fig_evolution.BATCHES,
+    "recalibrated": fig_evolution.RECALIBRATED,
     "fig10": fig_evolution.EPOCHS,
     "conjecture": fig_conjecture.PLOT,
     "search": fig_search.PLOT,
