@@ -216,7 +216,8 @@ def judge(dataset: xr.Dataset) -> list[Verdict]:
     highest = int(mean.mean(axis=0).argmax())
     rise = ""
     if highest > 0:
-        rise = f" They rise first, to {mean[:, highest].mean():.3g} at {settings.unit} {stages[highest]}, which the paper does not show; the figure recalibrated says why."
+        rise = f" They rise first, to {mean[:, highest].mean():.3g} at {settings.unit} {stages[highest]}, which the paper does not show."
+        rise += " The figure recalibrated says why." if settings.unit == "batch" and not settings.recalibrate else ""
     growth = np.log(np.array([spread[:, third].mean(axis=1) for third in thirds]))
     spreads = ", ".join(f"{np.exp(value).mean():.3g} at {name}" for value, name in zip(growth, named, strict=True))
     # Saturated: from the middle to the end less than a quarter is lost of what was lost from the untrained to the middle.
