@@ -188,6 +188,7 @@ def _threshold(dimension: int) -> float:
 def caption(dataset: xr.Dataset) -> str:
     """Return the caption."""
     settings = _settings(dataset)
+    coarser = f", on at most {settings.field_cubes:,} cubes" if settings.field_cubes < settings.max_cubes else ""
     sides = ", ".join(f"{conjecture.sides(settings, d)[-1]} (d = {d})" for d in settings.dimensions)
     return (
         f"Random networks of Eqs. 8–10 ({', '.join(settings.activations)}; {' or '.join(map(str, settings.depths))} matrices, "
@@ -196,8 +197,8 @@ def caption(dataset: xr.Dataset) -> str:
         f"probability, below its complement. Mean and standard error over {settings.n_networks} networks or fields. "
         f"Half side {settings.radius:g} correlation lengths, in (a) of the coordinates in every dimension, in a growing box along "
         f"the axes. Cubes along an axis: {sides}; points are filled where halving the cubes moved the networks' mean by no more "
-        "than its standard error or a tenth of its distance from 1, open where the cubes are still too large. Gaussian fields have the networks' covariance in the wide "
-        f"limit; independent and shuffled labels have the frequencies of the {settings.activations[0]} networks' labels in the same "
+        "than its standard error or a tenth of its distance from 1, open where the cubes are still too large. Gaussian fields have "
+        f"the networks' covariance in the wide limit{coarser}; independent and shuffled labels have the frequencies of the {settings.activations[0]} networks' labels in the same "
         "box, the mean field is that of the box's average number of neighbours. Dotted: the infinite lattice of labels of density "
         "delta, as isolated cubes alone would have it, where such labels percolate. Right of the line in "
         f"a fixed box: the share of pairs of cubes, {settings.n_pairs} of one network each, {settings.search_side} cubes along an "
