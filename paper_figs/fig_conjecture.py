@@ -302,7 +302,7 @@ def _reason(settings: conjecture.Settings, rows: _Rows) -> Verdict:
 def _percolates(settings: conjecture.Settings, rows: _Rows) -> Verdict:
     """Return whether P(connected) outlasts the growth of the box, by dimension."""
     parts, lasting = [], []
-    telling = [name for name in settings.activations if name == "sin"] or settings.activations
+    telling = ("sin",) if "sin" in settings.activations else settings.activations
     for d in settings.size_dimensions:
         is_lasting = True
         for activation, depth in itertools.product(settings.activations, settings.depths):
