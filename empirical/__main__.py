@@ -146,25 +146,20 @@ def _describe_lattice(summary: Mapping[str, Any]) -> str:
         "low": "P(connected), 95 %",
         "high": "",
     }
-    return "\n".join(
-        [
-            f"Two cubes of one label of Eq. 4, delta = {summary['delta']:g}: are they connected in it?",
-            "",
-            table(summary["rows"], columns),
-            "",
-            "growing boxes of several sizes, R correlation lengths",
-            "",
-            table(summary["sizes"], sizes),
-            "",
-            "fixed boxes, pairs joined by search",
-            "",
-            table(summary["searches"], searches),
-            "",
-            f"{summary['n_networks']} networks, and as many fields, for each row; errors are standard errors over them",
-            "moved by: what halving the cubes changed; resolved: by no more than the error or a tenth of 1 - P",
-            "certain: share of the cubes whose label the Lipschitz bound proves",
-        ]
+    parts = [
+        f"Two cubes of one label of Eq. 4, delta = {summary['delta']:g}: are they connected in it?",
+        table(summary["rows"], columns),
+    ]
+    if summary["sizes"]:
+        parts += ["growing boxes of several sizes, R correlation lengths", table(summary["sizes"], sizes)]
+    if summary["searches"]:
+        parts += ["fixed boxes, pairs joined by search", table(summary["searches"], searches)]
+    parts.append(
+        f"{summary['n_networks']} networks, and as many fields, for each row; errors are standard errors over them\n"
+        "moved by: what halving the cubes changed; resolved: by no more than the error or a tenth of 1 - P\n"
+        "certain: share of the cubes whose label the Lipschitz bound proves"
     )
+    return "\n\n".join(parts)
 
 
 def _describe_search(summary: Mapping[str, Any]) -> str:

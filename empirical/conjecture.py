@@ -104,9 +104,9 @@ class Settings(BaseModel):
 
     @field_validator("dimensions", "size_dimensions")
     @classmethod
-    def _dimensions(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if not value or min(value) < 1 or max(value) > _MOST_DIMENSIONS:
-            raise ValueError(f"be one or more of 1 to {_MOST_DIMENSIONS}")
+    def _in_range(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not all(1 <= d <= _MOST_DIMENSIONS for d in value):
+            raise ValueError(f"be in 1 to {_MOST_DIMENSIONS} each")
         return value
 
     @field_validator("size_radii")
@@ -123,9 +123,9 @@ class Settings(BaseModel):
             raise ValueError("be at least 1 each")
         return value
 
-    @field_validator("activations", "boxes")
+    @field_validator("activations", "boxes", "dimensions")
     @classmethod
-    def _some(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _some(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
         if not value:
             raise ValueError("name at least one")
         return value

@@ -24,6 +24,7 @@ from paper_figs import (
     fig_levelsets,
     fig_network_scaling,
     fig_regimes,
+    fig_resolution,
     fig_scaling,
     fig_search,
     fig_thresholds,
@@ -50,6 +51,7 @@ PLOTS: dict[str, Plot] = {
     "recalibrated": fig_evolution.RECALIBRATED,
     "fig10": fig_evolution.EPOCHS,
     "conjecture": fig_conjecture.PLOT,
+    "resolution": fig_resolution.PLOT,
     "search": fig_search.PLOT,
     "audit": fig_audit.PLOT,
 }

@@ -32,7 +32,7 @@ SETTINGS = {
         n_pairs=3,
     ),
 }
-_MARKERS: dict[Activation, str] = {"tanh": "o", "sin": "D", "relu": "s", "erf": "^"}
+MARKERS: dict[Activation, str] = {"tanh": "o", "sin": "D", "relu": "s", "erf": "^"}
 _BOXES = {"fixed": "fixed box", "growing": "growing box"}
 _SURE = 3  # standard errors
 _Rows = list[dict[str, Any]]
@@ -92,7 +92,7 @@ def _searches(axes: Axes, places: dict[int, float], rows: _Rows) -> None:
             shares,
             np.abs(limits - shares),
             color=style.COLOURS["network"],
-            marker=_MARKERS[activation],
+            marker=MARKERS[activation],
             fillstyle="bottom",
             linestyle="none",
             label="real networks, by search" if k == 0 else None,
@@ -116,7 +116,7 @@ def _sizes(axes: Axes, settings: conjecture.Settings, rows: _Rows) -> None:
             part = [row for row in part if row["size_dimension"] == d]
             sizes = np.array([row["size_radius"] for row in part])
             for model, colour, marker in (
-                ("network", "network", _MARKERS[activation]),
+                ("network", "network", MARKERS[activation]),
                 ("independent", "simulation", "s"),
             ):
                 if model == "independent" and activation != settings.activations[0]:
@@ -143,7 +143,7 @@ def _networks(upper: Axes, lower: Axes, rows: _Rows, activation: Activation, *, 
                 continue
             look = {
                 "color": style.COLOURS[colour],
-                "marker": _MARKERS[activation],
+                "marker": MARKERS[activation],
                 "markerfacecolor": None if row["is_resolved"] else "white",
                 "linestyle": "none",
             }
@@ -322,7 +322,7 @@ def _percolates(settings: conjecture.Settings, rows: _Rows) -> Verdict:
         claim="Cubes of one label reach through the input space, however large it is",
         source="Section 4, App. C",
         measured=f"P(connected) in growing boxes of half side {radii} correlation lengths: {'; '.join(parts)}",
-        outcome="holds" if all(lasting) else "holds with a correction" if any(lasting) else "fails",
+        outcome=_of_each(lasting),
         explanation=(
             "It counts as holding in a dimension if the last growth of the box does not lower P(connected) by more than three "
             "standard errors. Where it falls, the sets of one label do not percolate, and inputs are connected only for want of "
@@ -331,6 +331,12 @@ def _percolates(settings: conjecture.Settings, rows: _Rows) -> Verdict:
             "every part of the box; those of the others are smoother far out, so that a larger box is another field."
         ),
     )
+
+
+def _of_each(holds: list[bool]) -> str:
+    if not holds:
+        return "open"
+    return "holds" if all(holds) else "holds with a correction" if any(holds) else "fails"
 
 
 def _underestimates(settings: conjecture.Settings, rows: _Rows) -> Verdict:

@@ -207,9 +207,9 @@ def test_every_variable_says_what_it_is(run):
     [
         ({"depths": (1,)}, r"depths\n.*be one or more of 2 to 6"),
         ({"depths": ()}, r"depths\n.*be one or more of 2 to 6"),
-        ({"dimensions": (0, 1)}, r"dimensions\n.*be one or more of 1 to 16"),
-        ({"dimensions": (17,)}, r"dimensions\n.*be one or more of 1 to 16"),
-        ({"size_dimensions": ()}, r"size_dimensions\n.*be one or more of 1 to 16"),
+        ({"dimensions": (0, 1)}, r"dimensions\n.*be in 1 to 16 each"),
+        ({"dimensions": (17,)}, r"dimensions\n.*be in 1 to 16 each"),
+        ({"dimensions": ()}, r"dimensions\n.*name at least one"),
         ({"size_radii": (1.0, 0.0)}, r"size_radii\n.*be one or more positive numbers"),
         ({"search_dimensions": (16, 0)}, r"search_dimensions\n.*be at least 1 each"),
         ({"boxes": ()}, r"boxes\n.*name at least one"),

@@ -95,7 +95,7 @@ def test_the_module_runs_as_a_command(tmp_path):
         (["scaling", "--image-sizes", "3"], "empirical: image_sizes must be greater than or equal to 8, got 3\n"),
         (["scaling", "--classes", "12"], "empirical: classes must rise, from 0 to 9, got (12,)\n"),
         (["scaling", "--networks", "convnet", "--delta", "0.01"], "threshold must be below delta = 0.01, got 0.05\n"),
-        (["lattice", "--dimensions", "0"], "empirical: dimensions must be one or more of 1 to 16, got (0,)\n"),
+        (["lattice", "--dimensions", "0"], "empirical: dimensions must be in 1 to 16 each, got (0,)\n"),
         (["lattice", "--delta", "0.001"], "empirical: delta must be at least 0.01587, got 0.001\n"),
         (["untrained", "--image-size", "4096"], "image_size must be less than or equal to 512, got 4096\n"),
         (

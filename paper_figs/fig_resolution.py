@@ -1,0 +1,213 @@
+"""1 - P(connected | same label) in boxes small enough for small cubes in eight dimensions, against d and their side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from empirical import conjecture, conjecture_tables
+from paper_figs import style
+from paper_figs.fig_conjecture import MARKERS
+from paper_figs.plot import Plot, Verdict, uncertain
+
+# Half the side of the figure `conjecture`: cubes of the same number are half as large.
+# No Gaussian fields, growing boxes or searches: they are in that figure.
+_BOX: dict[str, Any] = {
+    "boxes": ("fixed",),
+    "radius": 1.5,
+    "max_side": 128,
+    "field_cubes": 2,
+    "field_width": 1,
+    "size_dimensions": (),
+    "search_dimensions": (),
+}
+SETTINGS = {
+    "quick": conjecture.Settings(activations=("sin",), max_cubes=300_000, **_BOX),
+    "paper": conjecture.PRESETS["paper"].model_copy(
+        update=_BOX | {"activations": ("sin", "relu", "tanh"), "max_cubes": 2**24}
+    ),
+    "ci": conjecture.Settings(
+        activations=("sin",), dimensions=(1, 2, 4), n_networks=2, max_cubes=700, shared_fields=1, **_BOX
+    ),
+}
+_SURE = 3  # standard errors
+_Rows = list[dict[str, Any]]
+
+
+def _settings(dataset: xr.Dataset) -> conjecture.Settings:
+    return conjecture.Settings.model_validate_json(dataset.attrs["settings"])
+
+
+@style.styled
+def draw(dataset: xr.Dataset) -> Figure:
+    """Return the complement of P(connected) against the dimension, and of each dimension against the cubes' side."""
+    settings = _settings(dataset)
+    rows = conjecture_tables.rows(dataset)
+    figure, (left, middle, right) = style.panels(3, height=3.2, sharey=True)
+    for k, activation in enumerate(settings.activations):
+        _against_dimension(left, [row for row in rows if row["activation"] == activation], shift=0.14 * k, index=k)
+    left.set_yscale("log")
+    left.set_ylim(0.3 * _least(dataset), 1.6)
+    left.set_xticks(settings.dimensions)
+    left.set_xlabel("dimension $d$")
+    left.set_ylabel("1 − P(connected | same label)")
+    left.legend(loc="lower left", fontsize=7)
+    style.name_panel(left, "a")
+    for axes, letter, model, text in (
+        (middle, "b", "network", f"real networks, {settings.activations[0]}"),
+        (right, "c", "independent", "independent labels"),
+    ):
+        _against_side(axes, settings, dataset, model)
+        style.name_panel(axes, letter, text)
+    return figure
+
+
+def _least(dataset: xr.Dataset) -> float:
+    """Return the least mean complement that is above 0."""
+    found = 1 - dataset["in_label"].mean("network").to_numpy()
+    return float(found[found > 1e-12].min(initial=1.0))
+
+
+def _against_dimension(axes: Axes, rows: _Rows, *, shift: float, index: int) -> None:
+    """Draw the finest cubes of one activation, filled where halving them changed nothing, and independent labels."""
+    activation = rows[0]["activation"]
+    models = [("network", "network", f"real networks, {activation}")]
+    if index == 0:
+        models.append(("independent", "simulation", "independent labels"))
+    for model, colour, text in models:
+        for row in rows:
+            if not row[model] < 1:
+                continue
+            is_filled = model != "network" or row["is_resolved"]
+            axes.errorbar(
+                row["dimension"] + shift,
+                1 - row[model],
+                row[f"{model}_error"],
+                color=style.COLOURS[colour],
+                marker=MARKERS[activation] if model != "independent" else "s",
+                markerfacecolor=None if is_filled else "white",
+                linestyle="none",
+                label=text if row is rows[0] else None,
+            )
+
+
+def _against_side(axes: Axes, settings: conjecture.Settings, dataset: xr.Dataset, model: str) -> None:
+    """Draw the complement against the side of the cubes in correlation lengths, a line for each dimension."""
+    here = dataset["in_label"].sel(model=model, box=settings.boxes[0]).isel(activation=0, depth=0)
+    mean, error = (1 - here).mean("network"), here.std("network", ddof=1) / np.sqrt(settings.n_networks)
+    shades = np.linspace(0.35, 1.0, len(settings.dimensions))
+    for d, shade in zip(settings.dimensions, shades, strict=True):
+        n_cubes = dataset["side"].sel(dimension=d).to_numpy()
+        value, bar = mean.sel(dimension=d).to_numpy(), error.sel(dimension=d).to_numpy()
+        there = (n_cubes > 0) & (value > 1e-12)
+        if not there.any():
+            continue
+        sides = 2 * settings.radius / n_cubes[there]
+        colour = style.COLOURS["network" if model == "network" else "simulation"]
+        axes.errorbar(sides, value[there], bar[there], color=colour, alpha=shade, marker="o", linewidth=0.8)
+        axes.annotate(
+            f"{d}", (sides[-1], value[there][-1]), xytext=(-5, -2.5), textcoords="offset points", ha="right", fontsize=7
+        )
+    axes.set_xscale("log")
+    axes.set_xlabel("side of a cube, correlation lengths")
+    axes.margins(x=0.15)
+
+
+def caption(dataset: xr.Dataset) -> str:
+    """Return the caption."""
+    settings = _settings(dataset)
+    sides = ", ".join(f"{conjecture.sides(settings, d)[-1]} (d = {d})" for d in settings.dimensions)
+    return (
+        f"Random networks of Eqs. 8–10 ({', '.join(settings.activations)}; width {settings.width}, delta = {settings.delta:g}) "
+        f"label every cube of a box of half side {settings.radius:g} correlation lengths. (a) The share of pairs of cubes of one "
+        f"label that are not connected in it, mean and standard error over {settings.n_networks} networks, with "
+        f"{sides} cubes along an axis; filled where halving the cubes moved it by no more than the standard error or a tenth of "
+        f"itself; independent labels have the frequencies of the {settings.activations[0]} networks' labels. A point at 0 is not drawn. (b) The same against the cubes' side, "
+        "the dimension beside the smallest cubes; (c) independent labels on the same lattices."
+    )
+
+
+def judge(dataset: xr.Dataset) -> list[Verdict]:
+    """Return the verdicts on the conjecture where the cubes are small enough, and on arbitrarily small cubes."""
+    settings, rows = _settings(dataset), conjecture_tables.rows(dataset)
+    return [_rises(settings, rows), _shrinks(settings, rows)]
+
+
+def _rises(settings: conjecture.Settings, rows: _Rows) -> Verdict:
+    parts, is_up = [], []
+    for activation in settings.activations:
+        part = [row for row in rows if row["activation"] == activation]
+        sound = [row for row in part if row["is_resolved"] and row["network"] < 1]
+        if len(sound) < 2:
+            is_up.append(False)
+            parts.append(f"{activation}: {len(sound)} of {len(part)} dimensions have cubes that are small enough")
+            continue
+        first, last = sound[0], sound[-1]
+        ratio = (1 - last["network"]) / (1 - first["network"])
+        n_steps = last["dimension"] - first["dimension"]
+        is_up.append(ratio < 0.1)
+        parts.append(
+            f"{activation}: {uncertain(1 - first['network'], first['network_error'])} at d = {first['dimension']} to "
+            f"{1 - last['network']:.1e} ({last['network_error']:.0e}) at d = {last['dimension']}, a factor of "
+            f"{ratio ** (1 / n_steps):.2f} a dimension, cubes small enough in {sum(row['is_resolved'] for row in part)} of "
+            f"{len(part)} dimensions"
+        )
+    return Verdict(
+        claim="Two inputs with the same label are connected with a probability that tends to 1 as the dimension grows",
+        source="Conjecture 4.1",
+        measured=(
+            f"complement of P(connected), where the cubes are small enough: {'; '.join(parts)} (infinite independent lattice: "
+            f"{(1 - settings.delta) ** 2:.2f})"
+        ),
+        outcome="holds" if all(is_up) else "open",
+        explanation=(
+            "It counts as holding, as far as measured, if from the first to the last dimension whose cubes are small enough the "
+            "complement falls at least tenfold for every activation. The limit itself is extrapolation."
+        ),
+    )
+
+
+def _shrinks(settings: conjecture.Settings, rows: _Rows) -> Verdict:
+    """Return whether the networks' labels near independent ones where smaller cubes change nothing any more."""
+    sound = [row for row in rows if row["is_resolved"] and row["activation"] == settings.activations[0]]
+    parts, is_apart = [], bool(sound)
+    for row in sound:
+        gap = row["network"] - row["independent"]
+        is_apart &= gap > _SURE * float(np.hypot(row["network_error"], row["independent_error"]))
+        parts.append(
+            f"d = {row['dimension']}: {1 - row['network']:.2g} (halving the cubes changed it by {-row['moved']:.1g}) against "
+            f"{uncertain(1 - row['independent'], row['independent_error'])}"
+        )
+    return Verdict(
+        claim="The cubes may be arbitrarily small: their labels are then those of a large lattice of independent cubes",
+        source="Remark D.1, App. D.1.5",
+        measured=(
+            f"complement of P(connected), {settings.activations[0]} networks against independent labels of the same frequencies, "
+            f"where the cubes are small enough: {'; '.join(parts) or 'none, 0 dimensions'}"
+        ),
+        outcome="fails" if is_apart else "open",
+        explanation=(
+            "Any small cubes will do, and there P(connected) has its limit; but it is that of a smooth function between two levels "
+            "on this box, not the lattice's. It counts as failing if in every dimension whose cubes are small enough the two are more "
+            "than three standard errors apart."
+        ),
+    )
+
+
+PLOT = Plot(
+    heading="Cubes small enough, in eight dimensions",
+    question=(
+        "In the boxes of the figure before, cubes are too large from five dimensions on. A box of half the side asks less of them: "
+        "is the rise to one still there where smaller cubes no longer change it? And do smaller cubes ever make independent labels "
+        "as connected as those of a network?"
+    ),
+    settings=SETTINGS,
+    experiment=lambda _: conjecture.EXPERIMENT,
+    draw=draw,
+    caption=caption,
+    judge=judge,
+)
