@@ -4,7 +4,7 @@ import pytest
 import xarray as xr
 
 from empirical import conjecture
-from paper_figs import fig_conjecture
+from paper_figs import fig_conjecture, fig_resolution
 from percolation import campaign
 
 CHOSEN = conjecture.Settings(
@@ -122,3 +122,25 @@ def test_sets_percolate_where_larger_boxes_change_nothing(dataset, two, three, o
     verdict = fig_conjecture.judge(changed)[2]
     assert verdict.outcome == outcome
     assert "half side 1, 2, 4 correlation lengths: d = 2, tanh: 0.900(1), " in verdict.measured
+
+
+SMALL = UP | {"network": (0.8, 0.95, 0.995), "independent": (0.1, 0.2, 0.5)}
+
+
+@pytest.mark.parametrize(
+    "values, moved, outcome",
+    [
+        (SMALL, 0.0, ["holds", "fails"]),
+        (SMALL | {"network": (0.8, 0.85, 0.9)}, 0.0, ["open", "fails"]),
+        (SMALL | {"independent": SMALL["network"]}, 0.0, ["holds", "open"]),
+        (SMALL, 0.1, ["open", "open"]),
+    ],
+)
+def test_small_boxes_count_where_their_cubes_are_small_enough(dataset, values, moved, outcome):
+    assert [verdict.outcome for verdict in fig_resolution.judge(with_values(dataset, values, moved=moved))] == outcome
+
+
+def test_small_boxes_tell_the_rate_from_the_first_to_the_last_sound_dimension(dataset):
+    measured = fig_resolution.judge(with_values(dataset, SMALL))[0].measured
+    # from 0.2 to 0.005 in two dimensions: the root of 1/40
+    assert "a factor of 0.16 a dimension, cubes small enough in 3 of 3 dimensions" in measured
