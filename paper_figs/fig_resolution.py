@@ -27,9 +27,7 @@ _BOX: dict[str, Any] = {
 }
 SETTINGS = {
     "quick": conjecture.Settings(activations=("sin",), max_cubes=300_000, **_BOX),
-    "paper": conjecture.PRESETS["paper"].model_copy(
-        update=_BOX | {"activations": ("sin", "relu"), "max_cubes": 2**24}
-    ),
+    "paper": conjecture.PRESETS["paper"].model_copy(update=_BOX | {"activations": ("sin", "relu"), "max_cubes": 2**24}),
     "ci": conjecture.Settings(
         activations=("sin",), dimensions=(1, 2, 4), n_networks=2, max_cubes=700, shared_fields=1, **_BOX
     ),

@@ -12,6 +12,7 @@ import itertools
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, make_dataclass
 from pathlib import Path
@@ -89,13 +90,18 @@ def as_program(main: Callable[[], None]) -> None:
     """
     try:
         main()
+        return
     except SystemExit as error:
         if not error.code:
             raise
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError):
-                stream.flush()
-        os._exit(error.code if isinstance(error.code, int) else 1)
+        status = error.code if isinstance(error.code, int) else 1
+    except BaseException:  # noqa: BLE001  # it is printed whole, and the program is over
+        traceback.print_exc()
+        status = 1
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(status)
 
 
 @contextlib.contextmanager

@@ -226,6 +226,11 @@ def test_a_program_that_fails_does_not_wait_for_its_workers_nor_abort_on_them():
         command = [sys.executable, "-c", script.format(error=error)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
         assert (done.returncode, done.stderr) == (code, complaint)
+    command = [sys.executable, "-c", script.format(error="KeyError('a mistake of ours')")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback")
+    assert done.stderr.endswith("KeyError: 'a mistake of ours'\n")
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
