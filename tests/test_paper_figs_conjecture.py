@@ -143,4 +143,10 @@ def test_small_boxes_count_where_their_cubes_are_small_enough(dataset, values, m
 def test_small_boxes_tell_the_rate_from_the_first_to_the_last_sound_dimension(dataset):
     measured = fig_resolution.judge(with_values(dataset, SMALL))[0].measured
     # from 0.2 to 0.005 in two dimensions: the root of 1/40
-    assert "a factor of 0.16 a dimension, cubes small enough in 3 of 3 dimensions" in measured
+    assert "tanh: 0.2 ± 0.001 at d = 1, 0.005 ± 0.001 at d = 3, a factor of 0.16 a dimension (" in measured
+    coarse = fig_resolution.judge(with_values(dataset, SMALL, moved=0.004))[0].measured
+    assert "a factor of 0.25 a dimension" in coarse  # from 0.2 to 0.05 in one
+    assert coarse.endswith(
+        "1 of 3 points have cubes that are too large, and all of them fell when the cubes were halved: "
+        "bounds from above, down to 0.005 ± 0.001 (tanh, d = 3)"
+    )
