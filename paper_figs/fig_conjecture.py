@@ -34,18 +34,20 @@ SETTINGS = {
 }
 MARKERS: dict[Activation, str] = {"tanh": "o", "sin": "D", "relu": "s", "erf": "^"}
 _BOXES = {"fixed": "fixed box", "growing": "growing box"}
-_SURE = 3  # standard errors
-_Rows = list[dict[str, Any]]
+CLAIM = "Two inputs with the same label are connected with a probability that tends to 1 as the dimension grows"
+SURE = 3  # standard errors
+Rows = list[dict[str, Any]]
 
 
-def _settings(dataset: xr.Dataset) -> conjecture.Settings:
+def settings_of(dataset: xr.Dataset) -> conjecture.Settings:
+    """Return the settings that a dataset was made with."""
     return conjecture.Settings.model_validate_json(dataset.attrs["settings"])
 
 
 @style.styled
 def draw(dataset: xr.Dataset) -> Figure:
     """Return P(connected) above and 1 - P(connected) below for each kind of box, and against the size of the box."""
-    settings = _settings(dataset)
+    settings = settings_of(dataset)
     rows = conjecture_tables.rows(dataset)
     n_boxes = len(settings.boxes)
     figure, panels = style.panels(n_boxes + 1, n_rows=2, height=5.4)
@@ -81,7 +83,7 @@ def draw(dataset: xr.Dataset) -> Figure:
     return figure
 
 
-def _searches(axes: Axes, places: dict[int, float], rows: _Rows) -> None:
+def _searches(axes: Axes, places: dict[int, float], rows: Rows) -> None:
     """Draw the share of pairs joined by search, with their intervals, beyond a break of the axis of dimensions."""
     for k, activation in enumerate(dict.fromkeys(row["activation"] for row in rows)):
         part = [row for row in rows if row["activation"] == activation]
@@ -101,13 +103,13 @@ def _searches(axes: Axes, places: dict[int, float], rows: _Rows) -> None:
         axes.axvline(min(places.values()) - 0.7, color="0.8", linewidth=0.6)
 
 
-def _floor(rows: _Rows) -> float:
+def _floor(rows: Rows) -> float:
     """Return the lower end of the axis of 1 - P."""
     below = [1 - row[model] for row in rows for model in ("network", "field") if row[model] is not None]
     return 0.4 * min((value for value in below if value > 0), default=0.1)
 
 
-def _sizes(axes: Axes, settings: conjecture.Settings, rows: _Rows) -> None:
+def _sizes(axes: Axes, settings: conjecture.Settings, rows: Rows) -> None:
     """Draw P(connected) of growing boxes of several sizes: networks, and independent labels."""
     shades = np.linspace(1.0, 0.4, len(settings.size_dimensions))
     for activation, depth in itertools.product(settings.activations, settings.depths):
@@ -135,7 +137,7 @@ def _sizes(axes: Axes, settings: conjecture.Settings, rows: _Rows) -> None:
     axes.set_xlabel("half side, correlation lengths")
 
 
-def _networks(upper: Axes, lower: Axes, rows: _Rows, activation: Activation, *, shift: float, is_first: bool) -> None:
+def _networks(upper: Axes, lower: Axes, rows: Rows, activation: Activation, *, shift: float, is_first: bool) -> None:
     """Draw networks, filled where the cubes are small enough, and Gaussian fields."""
     for model, colour, name in (("network", "network", "real networks"), ("field", "spread", "Gaussian field")):
         for row in rows:
@@ -155,7 +157,7 @@ def _networks(upper: Axes, lower: Axes, rows: _Rows, activation: Activation, *, 
                 lower.errorbar(x, 1 - row[model], row[f"{model}_error"], **look)
 
 
-def _lattice(upper: Axes, lower: Axes, settings: conjecture.Settings, rows: _Rows) -> None:
+def _lattice(upper: Axes, lower: Axes, settings: conjecture.Settings, rows: Rows) -> None:
     """Draw independent and shuffled labels of the first networks, the mean field, and the rate of large d."""
     first = [row for row in rows if row["activation"] == settings.activations[0] and row["depth"] == settings.depths[0]]
     d = np.array([row["dimension"] for row in first])
@@ -187,7 +189,7 @@ def _threshold(dimension: int) -> float:
 
 def caption(dataset: xr.Dataset) -> str:
     """Return the caption."""
-    settings = _settings(dataset)
+    settings = settings_of(dataset)
     coarser = f", on at most {settings.field_cubes:,} cubes" if settings.field_cubes < settings.max_cubes else ""
     sides = ", ".join(f"{conjecture.sides(settings, d)[-1]} (d = {d})" for d in settings.dimensions)
     return (
@@ -209,7 +211,7 @@ def caption(dataset: xr.Dataset) -> str:
 
 def judge(dataset: xr.Dataset) -> list[Verdict]:
     """Return the verdicts on the conjecture, on its reason, and on what independence leaves out."""
-    settings, rows = _settings(dataset), conjecture_tables.rows(dataset)
+    settings, rows = settings_of(dataset), conjecture_tables.rows(dataset)
     sizes = conjecture_tables.size_rows(dataset)
     return [
         _rises(settings, rows, conjecture_tables.search_rows(dataset)),
@@ -219,7 +221,7 @@ def judge(dataset: xr.Dataset) -> list[Verdict]:
     ]
 
 
-def _rises(settings: conjecture.Settings, rows: _Rows, searches: _Rows) -> Verdict:
+def _rises(settings: conjecture.Settings, rows: Rows, searches: Rows) -> Verdict:
     parts, is_up, factors = [], [], []
     for law in _laws(rows):
         part = [row for row in rows if (row["activation"], row["depth"], row["box"]) == law]
@@ -233,8 +235,7 @@ def _rises(settings: conjecture.Settings, rows: _Rows, searches: _Rows) -> Verdi
         if len(sound) > 1:
             n_steps = sound[-1]["dimension"] - sound[0]["dimension"]
             factors.append(((1 - sound[-1]["network"]) / (1 - sound[0]["network"])) ** (1 / n_steps))
-    coarse = [row for row in rows if not row["is_resolved"] and row["moved"] is not None]
-    is_lower = all(row["moved"] > 0 for row in coarse)
+    coarse, is_lower = too_large(rows)
     measured = f"from d = {settings.dimensions[0]} to {settings.dimensions[-1]}: {'; '.join(parts)}"
     if factors:
         measured += (
@@ -251,7 +252,7 @@ def _rises(settings: conjecture.Settings, rows: _Rows, searches: _Rows) -> Verdi
             f"{n_joined} of {n_pairs} pairs are joined, {sum(row['n_given_up'] for row in searches)} given up"
         )
     return Verdict(
-        claim="Two inputs with the same label are connected with a probability that tends to 1 as the dimension grows",
+        claim=CLAIM,
         source="Conjecture 4.1",
         measured=measured,
         outcome="holds" if all(is_up) and is_lower else "open",
@@ -262,7 +263,19 @@ def _rises(settings: conjecture.Settings, rows: _Rows, searches: _Rows) -> Verdi
     )
 
 
-def _reason(settings: conjecture.Settings, rows: _Rows) -> Verdict:
+def too_large(rows: Rows) -> tuple[Rows, bool]:
+    """Return the points whose cubes are too large, and whether P(connected) rose in all of them when halved."""
+    coarse = [row for row in rows if not row["is_resolved"] and row["moved"] is not None]
+    return coarse, all(row["moved"] > 0 for row in coarse)
+
+
+def gap_in_errors(row: dict[str, Any]) -> float:
+    """Return by how many standard errors networks lie above independent labels."""
+    error = float(np.hypot(row["network_error"], row["independent_error"]))
+    return float(row["network"] - row["independent"]) / max(error, 1e-12)
+
+
+def _reason(settings: conjecture.Settings, rows: Rows) -> Verdict:
     """Return whether networks connect where independent labels of their density do not percolate."""
     below = [row for row in rows if _threshold(row["dimension"]) > settings.delta and row["is_resolved"]]
     parts, is_apart = [], bool(below)
@@ -271,7 +284,7 @@ def _reason(settings: conjecture.Settings, rows: _Rows) -> Verdict:
             (row for row in below if row["dimension"] == d), key=lambda row: row["network"] - row["independent"]
         )
         gap = worst["network"] - worst["independent"]
-        is_apart &= gap > max(0.1, _SURE * float(np.hypot(worst["network_error"], worst["independent_error"])))
+        is_apart &= gap > max(0.1, SURE * float(np.hypot(worst["network_error"], worst["independent_error"])))
         parts.append(
             f"d = {d} ({worst['activation']}, {worst['box']} box) {uncertain(worst['network'], worst['network_error'])} against "
             f"{uncertain(worst['independent'], worst['independent_error'])}"
@@ -299,7 +312,7 @@ def _reason(settings: conjecture.Settings, rows: _Rows) -> Verdict:
     )
 
 
-def _percolates(settings: conjecture.Settings, rows: _Rows) -> Verdict:
+def _percolates(settings: conjecture.Settings, rows: Rows) -> Verdict:
     """Return whether P(connected) outlasts the growth of the box, by dimension."""
     parts, lasting = [], []
     telling = ("sin",) if "sin" in settings.activations else settings.activations
@@ -313,7 +326,7 @@ def _percolates(settings: conjecture.Settings, rows: _Rows) -> Verdict:
             *_, before, last = [part[0], *part]
             error = float(np.hypot(before["network_error"], last["network_error"]))
             if activation in telling:
-                is_lasting &= before["network"] - last["network"] <= _SURE * error
+                is_lasting &= before["network"] - last["network"] <= SURE * error
             values = ", ".join(uncertain(row["network"], row["network_error"]) for row in part)
             parts.append(f"d = {d}, {activation}: {values}")
         lasting.append(is_lasting)
@@ -339,12 +352,8 @@ def _of_each(holds: list[bool]) -> str:
     return "holds" if all(holds) else "holds with a correction" if any(holds) else "fails"
 
 
-def _underestimates(settings: conjecture.Settings, rows: _Rows) -> Verdict:
-    gaps = [
-        (row["network"] - row["independent"])
-        / max(float(np.hypot(row["network_error"], row["independent_error"])), 1e-12)
-        for row in rows
-    ]
+def _underestimates(settings: conjecture.Settings, rows: Rows) -> Verdict:
+    gaps = [gap_in_errors(row) for row in rows]
     k = int(np.argmin(gaps))
     return Verdict(
         claim="Assuming independence only underestimates connectivity",
@@ -354,7 +363,7 @@ def _underestimates(settings: conjecture.Settings, rows: _Rows) -> Verdict:
             f"box, the least by {gaps[k]:.1f} standard errors (d = {rows[k]['dimension']}, {rows[k]['activation']}, "
             f"{rows[k]['box']} box)"
         ),
-        outcome="holds" if gaps[k] > _SURE else "fails" if gaps[k] < -_SURE else "open",
+        outcome="holds" if gaps[k] > SURE else "fails" if gaps[k] < -SURE else "open",
         explanation=(
             f"On average over the {labels.n_cells(settings.delta) - 1} labels and over networks, with these boxes and cubes. It "
             "holds if the least difference exceeds three standard errors; the audit has constructions where it fails for one label."
@@ -362,7 +371,7 @@ def _underestimates(settings: conjecture.Settings, rows: _Rows) -> Verdict:
     )
 
 
-def _laws(rows: _Rows) -> list[tuple[str, int, str]]:
+def _laws(rows: Rows) -> list[tuple[str, int, str]]:
     return list(dict.fromkeys((row["activation"], row["depth"], row["box"]) for row in rows))
 
 

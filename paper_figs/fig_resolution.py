@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from empirical import conjecture, conjecture_tables
 from paper_figs import style
-from paper_figs.fig_conjecture import MARKERS
+from paper_figs.fig_conjecture import CLAIM, MARKERS, SURE, Rows, gap_in_errors, settings_of, too_large
 from paper_figs.plot import Plot, Verdict, uncertain
 
 # Half the side of the figure `conjecture`: cubes of the same number are half as large.
@@ -32,24 +32,28 @@ SETTINGS = {
         activations=("sin",), dimensions=(1, 2, 4), n_networks=2, max_cubes=700, shared_fields=1, **_BOX
     ),
 }
-_SURE = 3  # standard errors
-_Rows = list[dict[str, Any]]
-
-
-def _settings(dataset: xr.Dataset) -> conjecture.Settings:
-    return conjecture.Settings.model_validate_json(dataset.attrs["settings"])
+_ROUNDING = 1e-12  # of a complement that is 0
 
 
 @style.styled
 def draw(dataset: xr.Dataset) -> Figure:
     """Return the complement of P(connected) against the dimension, and of each dimension against the cubes' side."""
-    settings = _settings(dataset)
+    settings = settings_of(dataset)
     rows = conjecture_tables.rows(dataset)
     figure, (left, middle, right) = style.panels(3, height=3.2, sharey=True)
     for k, activation in enumerate(settings.activations):
-        here = [row for row in rows if row["activation"] == activation]
-        _against_dimension(left, here, "network", shift=0.14 * k)
-    _against_dimension(left, [row for row in rows if row["activation"] == settings.activations[0]], "independent")
+        _networks(left, [row for row in rows if row["activation"] == activation], shift=0.14 * k)
+    first = [row for row in rows if row["activation"] == settings.activations[0]]
+    d, independent, error = (
+        np.array([row[name] for row in first]) for name in ("dimension", "independent", "independent_error")
+    )
+    left.errorbar(
+        *(d, 1 - independent, error),
+        color=style.COLOURS["simulation"],
+        marker="s",
+        linestyle="none",
+        label="independent labels",
+    )
     left.set_yscale("log")
     left.set_ylim(0.3 * _least(dataset), 1.6)
     left.set_xticks(settings.dimensions)
@@ -69,25 +73,21 @@ def draw(dataset: xr.Dataset) -> Figure:
 def _least(dataset: xr.Dataset) -> float:
     """Return the least mean complement that is above 0."""
     found = 1 - dataset["in_label"].mean("network").to_numpy()
-    return float(found[found > 1e-12].min(initial=1.0))
+    return float(found[found > _ROUNDING].min(initial=1.0))
 
 
-def _against_dimension(axes: Axes, rows: _Rows, model: str, *, shift: float = 0.0) -> None:
-    """Draw one model's labels on the finest cubes; networks filled where halving the cubes changed nothing."""
-    is_network, activation = model == "network", rows[0]["activation"]
+def _networks(axes: Axes, rows: Rows, *, shift: float) -> None:
+    """Draw one activation's networks on the finest cubes, filled where halving the cubes changed nothing."""
+    activation = rows[0]["activation"]
     for row in rows:
-        if row[model] < 1:
+        if row["network"] < 1:
             axes.errorbar(
-                row["dimension"] + shift,
-                1 - row[model],
-                row[f"{model}_error"],
-                color=style.COLOURS["network" if is_network else "simulation"],
-                marker=MARKERS[activation] if is_network else "s",
-                markerfacecolor="white" if is_network and not row["is_resolved"] else None,
+                *(row["dimension"] + shift, 1 - row["network"], row["network_error"]),
+                color=style.COLOURS["network"],
+                marker=MARKERS[activation],
+                markerfacecolor=None if row["is_resolved"] else "white",
                 linestyle="none",
-                label=(f"real networks, {activation}" if is_network else "independent labels")
-                if row is rows[0]
-                else None,
+                label=f"real networks, {activation}" if row is rows[0] else None,
             )
 
 
@@ -99,7 +99,7 @@ def _against_side(axes: Axes, settings: conjecture.Settings, dataset: xr.Dataset
     for d, shade in zip(settings.dimensions, shades, strict=True):
         n_cubes = dataset["side"].sel(dimension=d).to_numpy()
         value, bar = mean.sel(dimension=d).to_numpy(), error.sel(dimension=d).to_numpy()
-        there = (n_cubes > 0) & (value > 1e-12)
+        there = (n_cubes > 0) & (value > _ROUNDING)
         if not there.any():
             continue
         sides = 2 * settings.radius / n_cubes[there]
@@ -114,7 +114,7 @@ def _against_side(axes: Axes, settings: conjecture.Settings, dataset: xr.Dataset
 
 def caption(dataset: xr.Dataset) -> str:
     """Return the caption."""
-    settings = _settings(dataset)
+    settings = settings_of(dataset)
     sides = ", ".join(f"{conjecture.sides(settings, d)[-1]} (d = {d})" for d in settings.dimensions)
     return (
         f"Random networks of Eqs. 8–10 ({', '.join(settings.activations)}; width {settings.width}, delta = {settings.delta:g}) "
@@ -128,11 +128,11 @@ def caption(dataset: xr.Dataset) -> str:
 
 def judge(dataset: xr.Dataset) -> list[Verdict]:
     """Return the verdicts on the conjecture where the cubes are small enough, and on arbitrarily small cubes."""
-    settings, rows = _settings(dataset), conjecture_tables.rows(dataset)
+    settings, rows = settings_of(dataset), conjecture_tables.rows(dataset)
     return [_rises(settings, rows), _shrinks(settings, rows)]
 
 
-def _rises(settings: conjecture.Settings, rows: _Rows) -> Verdict:
+def _rises(settings: conjecture.Settings, rows: Rows) -> Verdict:
     parts, is_up = [], []
     for activation in settings.activations:
         part = [row for row in rows if row["activation"] == activation]
@@ -152,8 +152,7 @@ def _rises(settings: conjecture.Settings, rows: _Rows) -> Verdict:
         f"complement of P(connected), where the cubes are small enough: {'; '.join(parts)} (infinite independent lattice: "
         f"{(1 - settings.delta) ** 2:.2f})"
     )
-    coarse = [row for row in rows if not row["is_resolved"] and row["moved"] is not None]
-    is_lower = all(row["moved"] > 0 for row in coarse)
+    coarse, is_lower = too_large(rows)
     if coarse:
         least = min(coarse, key=lambda row: 1 - float(row["network"]))
         measured += f"; {len(coarse)} of {len(rows)} points have cubes that are too large"
@@ -163,7 +162,7 @@ def _rises(settings: conjecture.Settings, rows: _Rows) -> Verdict:
                 f"({least['activation']}, d = {least['dimension']})"
             )
     return Verdict(
-        claim="Two inputs with the same label are connected with a probability that tends to 1 as the dimension grows",
+        claim=CLAIM,
         source="Conjecture 4.1",
         measured=measured,
         outcome="holds" if all(is_up) and is_lower else "open",
@@ -180,13 +179,12 @@ def _with_error(row: dict[str, Any]) -> str:
     return f"{1 - row['network']:.2g} ± {row['network_error']:.1g}"
 
 
-def _shrinks(settings: conjecture.Settings, rows: _Rows) -> Verdict:
+def _shrinks(settings: conjecture.Settings, rows: Rows) -> Verdict:
     """Return whether the networks' labels near independent ones where smaller cubes change nothing any more."""
     sound = [row for row in rows if row["is_resolved"] and row["activation"] == settings.activations[0]]
     parts, is_apart = [], bool(sound)
     for row in sound:
-        gap = row["network"] - row["independent"]
-        is_apart &= gap > _SURE * float(np.hypot(row["network_error"], row["independent_error"]))
+        is_apart &= gap_in_errors(row) > SURE
         parts.append(
             f"d = {row['dimension']}: {_with_error(row)} (halving the cubes changed it by {-row['moved']:.1g}) against "
             f"{uncertain(1 - row['independent'], row['independent_error'])}"
