@@ -11,7 +11,7 @@ harmless for m >= 1 and too small for m < 1. This package follows Eq. 8.
 
 References
 ----------
-Vrabel, Shem-Uri, Oz, Krueger, Input Space Mode Connectivity in Deep Neural Networks, App. D.1.
+Vrabel, Shem-Ur, Oz, Krueger, Input Space Mode Connectivity in Deep Neural Networks, App. D.1.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from scipy import special, stats
 from torch import nn
 
 from lipschitz import cubes, fully_connected, sdp, upper
-from percolation import clusters, labels
+from percolation import clusters, labels, wide
 from percolation._audit import network_checks
 
 DELTA = 0.25
@@ -104,8 +104,11 @@ def test_a_sine_network_never_connects_inputs_a_period_apart(seed):
         assert not np.all((cells == label) | (cells == label + 1))
 
 
-def test_on_a_small_ball_all_labels_but_two_starve():
-    """R = 1, d = 1024, one layer of variance 1/d: 1000 outputs cdf(N(0, 1/d)), all within 8 deviations of 1/2."""
+def test_on_a_small_ball_all_labels_but_three_starve():
+    """R = 1, d = 1024, one layer of variance 1/d: 1000 outputs cdf(N(0, 1/d)), all within 8 deviations of 1/2.
+
+    The cells on either side of 1/2 carry three labels.
+    """
     rng = np.random.default_rng(0)
     x = rng.standard_normal((50, 1024))
     x /= np.linalg.norm(x, axis=1, keepdims=True)
@@ -113,6 +116,51 @@ def test_on_a_small_ball_all_labels_but_two_starve():
     large = np.array([values_of(network(seed, 1024, depth=1), 32 * x) for seed in range(20)])
     assert set(labels.cells(small, 0.2).ravel()) <= {4, 5}
     assert set(labels.cells(large, 0.2).ravel()) == set(range(10))
+
+
+def test_recurrent_gates_and_batch_statistics_have_a_lipschitz_constant_on_all_inputs():
+    """Inputs of scales 1e-4 to 1e4: secants below the constants of the entry; the variance is raised by 1e-5."""
+    rng = np.random.default_rng(4)
+    n_steps = 6
+    recurrent = nn.LSTM(1, 1, batch_first=True, dtype=torch.float64)
+    with torch.no_grad():
+        for weight in recurrent.parameters():
+            weight.copy_(torch.as_tensor(rng.choice([-1.0, 1.0], weight.shape)))
+    moved, state = 0.0, 0.0  # by how much h and c change where no input changes by more than 1
+    for t in range(n_steps):
+        change = 1 + moved
+        state += (t + 5) / 4 * change
+        moved = change / 4 + state
+    steepest = {"recurrent": 0.0, "statistics": 0.0}
+    for scale in 10.0 ** np.arange(-4, 5):
+        x = torch.as_tensor(scale * rng.standard_normal((2000, n_steps)))
+        step = torch.as_tensor(1e-3 * min(scale, 1.0) * rng.uniform(-1, 1, (2000, n_steps)))
+        with torch.no_grad():
+            change = (recurrent((x + step)[..., None])[0] - recurrent(x[..., None])[0])[:, -1, 0].abs()
+            ratio = (change / step.abs().amax(dim=1)).max().item()
+            steepest["recurrent"] = max(steepest["recurrent"], ratio)
+            centred = [nn.functional.layer_norm(v, (n_steps,), eps=1e-5) for v in (x, x + step)]
+            ratio = ((centred[1] - centred[0]).norm(dim=1) / step.norm(dim=1)).max().item()
+            steepest["statistics"] = max(steepest["statistics"], ratio)
+    assert 0.1 < steepest["recurrent"] <= moved
+    assert 100 < steepest["statistics"] <= 1e-5**-0.5 * (1 + 1e-6)
+
+
+def test_odd_networks_anticorrelate_opposite_inputs_and_relu_networks_none():
+    points = np.random.default_rng(3).standard_normal((30, 5))
+    for name in ("tanh", "erf", "sin", "relu"):
+        law = {"depth": 4, "activation": name, "weight_variance": fully_connected.POINTWISE[name].unit_gain ** 2}
+        covariance = wide.wide_covariance(points, **law)
+        if name == "relu":
+            assert covariance.min() > 0
+            continue
+        assert np.all((covariance > 0) == (points @ points.T > 0))
+        model = network(0, 5, depth=4, activation=name)[:-1]
+        assert values_of(model, -points) == pytest.approx(-values_of(model, points))
+        near = points + 1e-4 * np.roll(points, 1, axis=1)
+        both = wide.wide_covariance(np.concatenate([points, near]), **law)
+        spread = np.sqrt(np.diag(both))
+        assert np.diag(both[:30, 30:]) == pytest.approx(spread[:30] * spread[30:], rel=1e-5)
 
 
 def test_a_deep_relu_network_has_one_level_and_a_tanh_network_has_not():

@@ -123,13 +123,26 @@ def test_values_share_an_interval_always_exactly_up_to_length_less_step(n, n_ste
         assert not share((k + 1) * step - beyond, k * step + length + beyond)  # 2 * beyond above `most`
 
 
-@given(st.fractions(0, 1, max_denominator=1000), st.integers(2, 50))
-def test_a_finer_cover_mends_the_shared_interval(part, n):
-    """With s = (delta - delta') / 2 and ranges of (delta - delta') / 4: delta' + 2 w <= delta - s."""
+@given(st.fractions(0, Fraction(9, 10), max_denominator=1000), st.integers(2, 20), st.fractions(0, 1))
+def test_a_finer_cover_mends_the_shared_interval(part, n, place):
+    """Exact: with a start every s = (delta - delta') / 2 or less, ranges of w = (delta - delta') / 4 on either side."""
     delta = Fraction(1, n)
     delta_prime = part * delta
-    assert delta_prime + 2 * (delta - delta_prime) / 4 <= delta - (delta - delta_prime) / 2
-    assert delta_prime + 2 * (delta - delta_prime) >= delta  # the printed choice, against delta - s = delta / 2
+    n_steps = math.ceil((1 - delta) / ((delta - delta_prime) / 2))
+    starts = [k * (1 - delta) / n_steps for k in range(n_steps + 1)]
+    range_ = (delta - delta_prime) / 4
+    low = place * (1 - delta_prime)
+    ends = max(low - range_, Fraction(0)), min(low + delta_prime + range_, Fraction(1))
+    assert any(start <= ends[0] and ends[1] <= start + delta for start in starts)
+
+
+def test_a_row_of_overlapping_intervals_leads_from_0_to_1():
+    cells = labels.cells(np.arange(9) / 8, 0.25)
+    assert np.abs(np.diff(cells)).max() == 1
+    first, last = labels.carried(np.array([0.0, 1.0]), np.array([0.0, 1.0]), 0.25)
+    assert last[0] < first[1]
+    connection = lattice_checks.connected_cubes(np.random.default_rng(0))
+    assert connection.found > 0.99
 
 
 @given(st.integers(2, 20), st.floats(0.5, 1, exclude_min=True, exclude_max=True))

@@ -68,9 +68,10 @@ ENTRIES = (
         statement="As the dimension is very large, p_c is very small; hence the labels percolate at initialisation",
         verdict="holds with a correction",
         correction=(
-            "If and only if δ > p_c(d): with 1/δ = K labels of probability 1/K from d = floor(K/2) + 2 on. At δ = "
-            "0.001 that is d = 502: CIFAR (3,072) and ImageNet (150,528) pass it, unless labels starve or outputs "
-            "are vectors."
+            "Of independent labels, if and only if δ > p_c(d): each of the 2K − 1 intervals of probability δ = "
+            "1/K from d = floor(K/2) + 2 on. At δ = 0.001 that is d = 502: CIFAR (3,072) and ImageNet (150,528) "
+            "pass it, unless labels starve or outputs are vectors. Labels of smooth functions percolate at "
+            "lower densities."
         ),
         argument=(
             "p_c(d) < 1/K with p_c = 1/(2d−1) + (3/2)/(2d−1)² + ...; checked for every K from 14 to 2000 by the series."

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from percolation import clusters, labels, threshold
+from percolation import clusters, labels
 from percolation._audit.entry import Check, Measure
 from percolation.wide import wide_covariance
 
@@ -143,18 +143,6 @@ def independence(rng: np.random.Generator) -> Check:
     )
 
 
-def vector_outputs(_: np.random.Generator) -> Check:
-    """Look for the first dimension that suffices for two outputs."""
-    p = _DELTA**2
-    return Check(
-        quantity="first dimension that percolates, two outputs, δ = 0.1",
-        claimed=10 // 2 + 2,
-        corrected=100 // 2 + 2,
-        found=next(d for d in range(6, 1000) if threshold.series(d) < p),
-        tolerance=1e-9,
-    )
-
-
 def attention(x: float, y: float) -> float:
     """Return the first output of self-attention of the two tokens x and y, all three matrices 1."""
     weights = special.softmax([x * x, x * y])
@@ -248,14 +236,15 @@ def pointwise(rng: np.random.Generator) -> Check:
 
 
 def first_layer(rng: np.random.Generator) -> Check:
-    """Compare the first layer of Eq. 8 with Eq. 19, for phi(x) = tanh(x / 2) and the identity matrix."""
-    x, step = rng.standard_normal((2, 1000, 4))
-    ratio = np.linalg.norm((x + step) - x, axis=1) / np.linalg.norm(step, axis=1)
+    """Compare the first layer of Eq. 8 with Eq. 19, for phi(x) = tanh(x / 2)."""
+    matrix, bias = rng.standard_normal((3, 4)), rng.standard_normal(3)
+    x, step = rng.standard_normal((2, 20_000, 4))
+    change = ((x + step) @ matrix.T + bias) - (x @ matrix.T + bias)
     return Check(
-        quantity="‖f¹(x + Δx) − f¹(x)‖ / ‖Δx‖, φ = tanh(·/2), θ = 1; paper: m‖θ‖",
+        quantity="largest ‖f¹(x + Δx) − f¹(x)‖ / (‖θ‖‖Δx‖), φ = tanh(·/2); paper: m",
         claimed=0.5,
-        corrected=1.0 + 1e-9,
-        found=float(ratio.max()),
+        corrected=1.0,
+        found=float(np.max(np.linalg.norm(change, axis=1) / np.linalg.norm(step, axis=1)) / np.linalg.norm(matrix, 2)),
         relation="<=",
     )
 
@@ -345,6 +334,24 @@ def one_network(rng: np.random.Generator) -> Check:
     )
 
 
+def sign_of_correlations(rng: np.random.Generator) -> Check:
+    """Draw tanh networks of three matrices and correlate their outputs at inputs 120 degrees apart."""
+    n_networks, width = 6000, 48
+    inputs = np.sqrt(2) * np.array([[1.0, 0.0], [-0.5, np.sqrt(0.75)]])
+    hidden = np.tanh(inputs @ rng.standard_normal((n_networks, 2, width)) / np.sqrt(2))
+    scale = _TANH_GAIN / np.sqrt(width)
+    hidden = np.tanh(scale * hidden @ rng.standard_normal((n_networks, width, width)))
+    outputs = (scale * hidden @ rng.standard_normal((n_networks, width, 1)))[..., 0]
+    wide_limit = wide_covariance(inputs, depth=3, activation="tanh", weight_variance=_TANH_GAIN**2)
+    return Check(
+        quantity="correlation of outputs at inputs 120° apart, tanh; paper: not negative",
+        claimed=0.0,
+        corrected=float(wide_limit[0, 1] / wide_limit[0, 0]),
+        found=float(np.corrcoef(outputs.T)[0, 1]),
+        tolerance=0.15,
+    )
+
+
 def any_radius(rng: np.random.Generator) -> Check:
     """Draw first layers with weights of variance 1/d on an input of length 1."""
     d = 1024
@@ -366,10 +373,10 @@ MEASURES: dict[str, Measure] = {
     "path of cubes": path_of_cubes,
     "label probability": label_probability,
     "independent labels": independence,
-    "vector outputs": vector_outputs,
     "networks": network_class,
     "any radius": any_radius,
     "labels in one network": one_network,
+    "sign of correlations": sign_of_correlations,
     "loss": loss,
     "Lipschitz lemma": lemma,
     "size of the cubes": epsilon,

@@ -18,24 +18,31 @@ ENTRIES = (
         statement="P(connected | similar outputs) = 1 − O(e^(−dδ̄)) with δ̄ = O(δ)",
         verdict="holds with a correction",
         correction=(
-            "On Z^d with independent labels of probability p = δ fixed: 1 − P = 2 (1−δ)^(2d) (1 + o(1)), that is "
-            "prefactor 2 and δ̄ = 2 ln(1/(1−δ)) = 2δ + δ² + ...; from d > (1/δ + 1)/2 on. On the cubes of a ball δ̄ "
-            "is at most half of it."
+            "On Z^d with independent labels, for connection in one given label, p = δ fixed: 1 − P = 2 (1−δ)^(2d) (1 + "
+            "o(1)), that is δ̄ = 2 ln(1/(1−δ)) = 2δ + δ² + ...; the prefactor is 4/(3−δ) for cubes that share a label, "
+            "in any of theirs. Around any y, as Section 4 defines it: (1−4δ)^(2d) ≤ 1 − P ≤ 2 (1−2δ)^(2d) (1 + o(1)). "
+            "So δ̄ is of order δ, which an O does not say. On the cubes of a ball it is at most half."
         ),
         argument=(
             "Both inputs must be in the infinite cluster, which is unique; for far inputs the two events become "
-            "independent (mixing), so 1 − P = 1 − (1−Q)², about 2Q. Claim: Q = (1−p)^(2d) (1 + o(1)) as d grows at "
-            "fixed p. Below: the isolated site. Above: choose k with p > p_c(Z^k) and let t > 0 be the chance that "
-            "an occupied site is in the infinite cluster of Z^k, r = 1 − t. If n neighbours of the origin are "
-            "occupied, take m ≤ n of them, y = ±e_i, and cut the axes that none of them uses into blocks B of k. "
-            "The planes y + span(B) meet only in y for one y, not at all for two, and hold no other neighbour of "
-            "the origin; so the events that y is in the infinite cluster of its plane are independent given the "
-            "neighbours, and the origin's cluster is finite with probability at most r^(m [(d−m)/k]). With M > 2k "
-            "ln(1−p)/ln r fixed and m = min(n, M), Q ≤ (1−p)^(2d) (1 + sum over 1 ≤ n < M of (2dp/(1−p))^n r^(n "
-            "[(d−M)/k])) + r^(M [(d−M)/k]), and all but the 1 vanish beside (1−p)^(2d)."
+            "independent (mixing), so 1 − P = 1 − (1−Q)², about 2Q. Claim: Q = (1−p)^(2d) (1 + o(1)) as d grows "
+            "at fixed p. Below: the isolated site. Above: choose k with p > p_c(Z^k) and let t > 0 be the "
+            "chance that an occupied site is in the infinite cluster of Z^k, r = 1 − t. If n neighbours of the "
+            "origin are occupied, take m ≤ n of them, y = ±e_i, and cut the axes that none of them uses into "
+            "blocks B of k. The planes y + span(B) meet only in y for one y, not at all for two, and hold no "
+            "other neighbour of the origin; so the events that y is in the infinite cluster of its plane are "
+            "independent given the neighbours, and the origin's cluster is finite with probability at most r^(m "
+            "[(d−m)/k]). With M > 2k ln(1−p)/ln r fixed and m = min(n, M), Q ≤ (1−p)^(2d) (1 + sum over 1 ≤ n < "
+            "M of (2dp/(1−p))^n r^(n [(d−M)/k])) + r^(M [(d−M)/k]), and all but the 1 vanish beside (1−p)^(2d). "
+            "A pair that shares two labels fails in both at the rate of 3δ/2; of cells that share any, 2/(3−δ) "
+            "share one. Around y: for |f(x0) − f(x1)| ≤ δ′ there is a window [y−δ, y+δ] in [0, 1] that holds "
+            "both, chosen by the two values alone, with p = 2δ: above. A neighbour of x0 on a path is within 2δ "
+            "of f(x0), for any y: below."
         ),
         evidence=(
             _HERE + "test_the_number_beside_each_entry_tells_its_verdict",
+            _LATTICE + "test_a_window_around_any_y_is_left_between_the_two_bounds",
+            _LATTICE + "test_cells_that_share_a_label_share_one_as_often_as_the_prefactor_says",
             _LATTICE + "test_q_is_the_isolated_site_between_two_proven_bounds",
             "tests/test_percolation_scaling.py::test_disconnection_falls_with_dimension_and_ends_as_two_isolated_sites",
         ),
@@ -64,8 +71,8 @@ ENTRIES = (
         argument=(
             "The starts kδ/2, k = 0 ... 2/δ − 2, end in [1−δ, 1]: 2N − 1 intervals (2/δ whole is enough). A set of "
             "values of width at most δ/2 with lowest value a lies in the interval of the last start at or below a; "
-            "δ/2 is best possible, as values just below one start and just above the next interval's end share "
-            "none."
+            "δ/2 is best possible, as values just below one start and just above the end of the interval before "
+            "share none."
         ),
         evidence=(
             _LABELS + "test_intervals_cover_the_unit_interval_with_steps_of_half_their_length",
@@ -134,6 +141,27 @@ ENTRIES = (
         ),
     ),
     Entry(
+        key="connected cubes",
+        section="Section 4 (ii)",
+        equations=(),
+        statement="Cubes are connected if they share the same interval",
+        verdict="holds with a correction",
+        correction=(
+            "If all cubes of the path share one and the same interval, as D.1.5 says. Sharing is not transitive: on a "
+            "path where each cube shares some interval with the next f may drift from 0 to 1, and between small cubes "
+            "such a path always exists."
+        ),
+        argument=(
+            "Values 0, δ/2, δ, ..., 1 in a row: each two neighbours share an interval, the ends none. With cubes of "
+            "range δ/4 or less all neighbours share one (see independent labels), so any two cubes of a connected "
+            "lattice would be connected, whatever f does."
+        ),
+        evidence=(
+            _HERE + "test_the_number_beside_each_entry_tells_its_verdict",
+            _HERE + "test_a_row_of_overlapping_intervals_leads_from_0_to_1",
+        ),
+    ),
+    Entry(
         key="label probability",
         section="Section 4 (ii), D.1.5",
         equations=(),
@@ -194,6 +222,28 @@ ENTRIES = (
         evidence=(
             _HERE + "test_the_first_dimension_of_a_label_is_half_the_number_of_labels_and_two",
             _HERE + "test_a_cube_of_outputs_has_the_probability_of_its_volume",
+        ),
+    ),
+    Entry(
+        key="sign of correlations",
+        section="Section 4, G.1",
+        equations=(),
+        statement="Correlations between outputs of nearby inputs at initialisation tend to be positive",
+        verdict="holds with a correction",
+        correction=(
+            "Of near inputs they do, tending to 1. Of far ones only where φ or the biases make them: always for "
+            "ReLU; an odd φ without biases (tanh, erf, sine) gives the sign of x·x′ and −1 at x′ = −x, so that "
+            "half of the pairs of a ball have a negative one. Biases add a positive level common to all."
+        ),
+        argument=(
+            "Wide limit, equal norms: with r the correlation of the inputs, each layer makes r ↦ sum of c_k² "
+            "r^k over Hermite coefficients of φ (Mehler), 1 at r = 1, at least 0 for r ≥ 0; odd φ has odd k "
+            "alone, hence the sign of r. ReLU: (√(1−r²) + r(π − arccos r))/π ≥ 0. f^L(−x) = −f^L(x) exactly, at "
+            "any width, if φ is odd and there are no biases."
+        ),
+        evidence=(
+            _HERE + "test_the_number_beside_each_entry_tells_its_verdict",
+            _NETWORKS + "test_odd_networks_anticorrelate_opposite_inputs_and_relu_networks_none",
         ),
     ),
     Entry(
