@@ -19,8 +19,9 @@ _SLACK = 0.1  # of 1 - P, by which halving the cubes may move it
 def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
     """Return what a person would quote of each activation, depth, box and dimension: means over networks.
 
-    Models are taken on their finest rung. ``moved`` is by how much halving the cubes moved the networks' mean;
-    ``is_resolved`` if by no more than the mean's standard error or a tenth of its distance from 1, the larger.
+    Models are taken on their finest rung. ``moved`` is by how much halving the cubes moved the networks' mean, and
+    ``moved_error`` its standard error over networks, each on both rungs; ``is_resolved`` if it is, with two of these
+    errors, at most a tenth of the mean's distance from 1.
     ``network_at_field`` is the networks' mean on the fields' finest rung.
     """
     shared = int(json.loads(dataset.attrs["settings"])["shared_fields"])
@@ -29,7 +30,8 @@ def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
         row: dict[str, Any] = dict(zip(_PLACE, place, strict=True))
         here = dataset.sel(row)
         side = here["side"].to_numpy()
-        network = here["in_label"].sel(model="network").mean("network").to_numpy()
+        by_network = here["in_label"].sel(model="network").to_numpy()
+        network = by_network.mean(axis=0)
         for model in dataset["model"].to_numpy().tolist():
             values = here["in_label"].sel(model=model).to_numpy()
             there = np.flatnonzero(np.isfinite(values).all(axis=0))
@@ -38,9 +40,12 @@ def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
             row[f"{model}_error"] = None if last is None else _error(last, shared if model == "field" else 1)
             row[f"{model}_side"] = None if last is None else int(side[there[-1]])
         row["network_at_field"] = None if row["field"] is None else float(network[side == row["field_side"]][0])
-        row["moved"] = float(network[-1] - network[-2]) if side[-2] else None
-        slack = max(row["network_error"], _SLACK * (1 - row["network"]))
-        row["is_resolved"] = row["moved"] is not None and abs(row["moved"]) <= slack
+        row |= {"moved": None, "moved_error": None, "is_resolved": False}
+        if side[-2]:
+            moved = by_network[:, -1] - by_network[:, -2]
+            row["moved"], row["moved_error"] = float(moved.mean()), _error(moved, 1)
+            most = abs(row["moved"]) + 2 * row["moved_error"]
+            row["is_resolved"] = most <= _SLACK * (1 - row["network"])
         row["in_any"] = float(here["in_any"].sel(model="network").isel(rung=-1).mean())
         row["mean_field"] = float(here["mean_field"].isel(rung=-1).mean())
         row |= {name: float(here[name].mean()) for name in ("certain", "certain_side", "covariance_error")}

@@ -197,10 +197,11 @@ def caption(dataset: xr.Dataset) -> str:
         f"width {settings.width}) label every cube of a box by the value at its centre, delta = {settings.delta:g}. Two random "
         "cubes that carry one label are connected if a way of neighbouring cubes with that label joins them: above the "
         f"probability, below its complement. Mean and standard error over {settings.n_networks} networks or fields. "
-        f"Half side {settings.radius:g} correlation lengths, in (a) of the coordinates in every dimension, in a growing box along "
-        f"the axes. Cubes along an axis: {sides}; points are filled where halving the cubes moved the networks' mean by no more "
-        "than its standard error or a tenth of its distance from 1, open where the cubes are still too large. Gaussian fields have "
-        f"the networks' covariance in the wide limit{coarser}; independent and shuffled labels have the frequencies of the {settings.activations[0]} networks' labels in the same "
+        f"Half side {settings.radius:g} correlation lengths, in a growing box along the axes, in a fixed one along the diagonal: "
+        f"along an axis {settings.radius:g}/√d. Cubes along an axis: {sides}; points are filled where halving the cubes moved the networks' mean, with two "
+        "standard errors of the move, by at most a tenth of its distance from 1, open where the cubes may still be too large. Gaussian "
+        f"fields are networks of width {settings.field_width}, Gaussian given their hidden layers, their correlations within "
+        f"{float(dataset['covariance_error'].max()):.2f} (root mean square) of the wide limit's{coarser}; independent and shuffled labels have the frequencies of the {settings.activations[0]} networks' labels in the same "
         "box, the mean field is that of the box's average number of neighbours. Dotted: the infinite lattice of labels of density "
         "delta, as isolated cubes alone would have it, where such labels percolate. Right of the line in "
         f"a fixed box: the share of pairs of cubes, {settings.n_pairs} of one network each, {settings.search_side} cubes along an "
@@ -243,7 +244,7 @@ def _rises(settings: conjecture.Settings, rows: Rows, searches: Rows) -> Verdict
             f"a dimension (infinite independent lattice: {(1 - settings.delta) ** 2:.2f})"
         )
     if coarse:
-        measured += f"; {len(coarse)} of {len(rows)} points have cubes that are too large"
+        measured += f"; {len(coarse)} of {len(rows)} points have cubes that may be too large"
         measured += ", and all of them rose when the cubes were halved" if is_lower else ""
     if searches:
         n_joined, n_pairs = (sum(row[name] for row in searches) for name in ("n_joined", "n_pairs"))
@@ -264,7 +265,7 @@ def _rises(settings: conjecture.Settings, rows: Rows, searches: Rows) -> Verdict
 
 
 def too_large(rows: Rows) -> tuple[Rows, bool]:
-    """Return the points whose cubes are too large, and whether P(connected) rose in all of them when halved."""
+    """Return the points whose cubes may be too large, and whether P(connected) rose in all of them when halved."""
     coarse = [row for row in rows if not row["is_resolved"] and row["moved"] is not None]
     return coarse, all(row["moved"] > 0 for row in coarse)
 

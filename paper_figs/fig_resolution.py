@@ -1,4 +1,4 @@
-"""1 - P(connected | same label) against the dimension and the side of the cubes, in boxes that need fewer of them."""
+"""1 - P(connected | same label) against the dimension and the size of the cubes, in boxes that need fewer of them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _ROUNDING = 1e-12  # of a complement that is 0
 
 @style.styled
 def draw(dataset: xr.Dataset) -> Figure:
-    """Return the complement of P(connected) against the dimension, and of each dimension against the cubes' side."""
+    """Return the complement of P(connected) against the dimension, and of each dimension against the cubes' size."""
     settings = settings_of(dataset)
     rows = conjecture_tables.rows(dataset)
     figure, (left, middle, right) = style.panels(3, height=3.2, sharey=True)
@@ -92,7 +92,7 @@ def _networks(axes: Axes, rows: Rows, *, shift: float) -> None:
 
 
 def _against_side(axes: Axes, settings: conjecture.Settings, dataset: xr.Dataset, model: str) -> None:
-    """Draw the complement against the side of the cubes in correlation lengths, a line for each dimension."""
+    """Draw the complement against the diagonal of the cubes in correlation lengths, a line for each dimension."""
     here = dataset["in_label"].sel(model=model, box=settings.boxes[0]).isel(activation=0, depth=0)
     mean, error = (1 - here).mean("network"), here.std("network", ddof=1) / np.sqrt(settings.n_networks)
     shades = np.linspace(0.35, 1.0, len(settings.dimensions))
@@ -102,13 +102,13 @@ def _against_side(axes: Axes, settings: conjecture.Settings, dataset: xr.Dataset
         there = (n_cubes > 0) & (value > _ROUNDING)
         if not there.any():
             continue
-        sides = 2 * settings.radius / n_cubes[there]
+        diagonals = 2 * settings.radius / n_cubes[there]  # all d coordinates change: a side is sqrt(d) times less
         colour = style.COLOURS["network" if model == "network" else "simulation"]
-        axes.errorbar(sides, value[there], bar[there], color=colour, alpha=shade, marker="o", linewidth=0.8)
-        place, above = (sides[-1], value[there][-1]), 0.0 if d % 2 else -5.0  # neighbours may lie close
+        axes.errorbar(diagonals, value[there], bar[there], color=colour, alpha=shade, marker="o", linewidth=0.8)
+        place, above = (diagonals[-1], value[there][-1]), 0.0 if d % 2 else -5.0  # neighbours may lie close
         axes.annotate(f"{d}", place, xytext=(-5, above), textcoords="offset points", ha="right", fontsize=7)
     axes.set_xscale("log")
-    axes.set_xlabel("side of a cube, correlation lengths")
+    axes.set_xlabel("cube diagonal, corr. lengths")
     axes.margins(x=0.15)
 
 
@@ -118,10 +118,11 @@ def caption(dataset: xr.Dataset) -> str:
     sides = ", ".join(f"{conjecture.sides(settings, d)[-1]} (d = {d})" for d in settings.dimensions)
     return (
         f"Random networks of Eqs. 8–10 ({', '.join(settings.activations)}; width {settings.width}, delta = {settings.delta:g}) "
-        f"label every cube of a box of half side {settings.radius:g} correlation lengths. (a) The share of pairs of cubes of one "
+        f"label every cube of a fixed box, {2 * settings.radius:g} correlation lengths across the diagonal in every dimension and "
+        f"{2 * settings.radius:g}/√d along a side. (a) The share of pairs of cubes of one "
         f"label that are not connected in it, mean and standard error over {settings.n_networks} networks, with "
-        f"{sides} cubes along an axis; filled where halving the cubes moved it by no more than the standard error or a tenth of "
-        f"itself; independent labels have the frequencies of the {settings.activations[0]} networks' labels. A point at 0 is not drawn. (b) The same against the cubes' side, "
+        f"{sides} cubes along an axis; filled where halving the cubes moved it, with two standard errors of the move, by at most a tenth of "
+        f"itself; independent labels have the frequencies of the {settings.activations[0]} networks' labels. A point at 0 is not drawn. (b) The same against the cubes' diagonal, "
         "the dimension beside the smallest cubes; (c) independent labels on the same lattices."
     )
 
@@ -155,7 +156,7 @@ def _rises(settings: conjecture.Settings, rows: Rows) -> Verdict:
     coarse, is_lower = too_large(rows)
     if coarse:
         least = min(coarse, key=lambda row: 1 - float(row["network"]))
-        measured += f"; {len(coarse)} of {len(rows)} points have cubes that are too large"
+        measured += f"; {len(coarse)} of {len(rows)} points have cubes that may be too large"
         if is_lower:
             measured += (
                 f", and all of them fell when the cubes were halved: bounds from above, down to {_with_error(least)} "

@@ -107,7 +107,9 @@ def test_rows_say_what_the_dataset_holds(run):
     assert row["network"] == pytest.approx(values.mean())
     assert row["network_error"] == pytest.approx(values.std(ddof=1) / 2)
     assert row["moved"] == pytest.approx(values.mean() - here.sel(model="network").isel(rung=1).to_numpy().mean())
-    assert row["is_resolved"] == (abs(row["moved"]) <= max(row["network_error"], 0.1 * (1 - values.mean())))
+    moved = values - here.sel(model="network").isel(rung=1).to_numpy()
+    assert row["moved_error"] == pytest.approx(moved.std(ddof=1) / 2)
+    assert row["is_resolved"] == (abs(row["moved"]) + 2 * row["moved_error"] <= 0.1 * (1 - values.mean()))
     fields = here.sel(model="field").isel(rung=1).to_numpy()
     pairs = fields.reshape(2, 2).mean(axis=1)  # two at a time share hidden layers
     assert (row["field"], row["field_side"]) == (pytest.approx(fields.mean()), 5)
