@@ -75,7 +75,8 @@ def connect(
     max_iterations, learning_rate : int, float
         Of Adam, for each bypass point.
     mse, high_frequency : float
-        Weights of mean((B' - B)^2) and of the total variation of B' - B.
+        Weights of mean((B' - B)^2) and of the total variation of B' - B. 0.1 is the paper's mse; on an untrained ResNet
+        it leaves nearly all pairs apart, and 0 connects them (figure ``network_scaling``).
     projection : str or None
         How B' - B is kept orthogonal to AC: ``"step"``, exactly; ``"gradient"``, as in the authors' code for images,
         which does not hold it; None, not at all, as there for untrained networks. See ``synthesis.optimise_inputs``.
@@ -92,7 +93,7 @@ def connect(
     Raises
     ------
     ValueError
-        If ``threshold`` is not below ``delta``.
+        If ``threshold`` is negative or not below ``delta``, or ``projection`` is none of these.
 
     Notes
     -----

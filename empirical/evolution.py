@@ -9,7 +9,6 @@ the pair is connected: no loss found on its path is above delta.
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -156,14 +155,14 @@ def experiment(device: str) -> Experiment[EvolutionSettings, Task]:
     where = models.check_device(device)
     images_of = _Data()
     # Tasks of one training train it one after the other; those of different trainings at the same time.
-    locks: dict[tuple[EvolutionSettings, int], threading.Lock] = defaultdict(threading.Lock)
+    locks: dict[int, threading.Lock] = {}
 
     def run_task(
         settings: EvolutionSettings, task: Task, seed: np.random.SeedSequence, scratch: Path | None = None
     ) -> Arrays:
         images = images_of(settings)
         with threads.one_thread():
-            with locks[settings, task.training]:
+            with locks.setdefault(task.training, threading.Lock()):
                 network = _trained(settings, task, images, where, scratch)
             return _run_stage(settings, network, images, seed)
 
@@ -345,6 +344,7 @@ def _summarise(settings: EvolutionSettings, dataset: xr.Dataset) -> dict[str, An
                 "barrier_quartiles": np.quantile(primary, _QUARTILES).tolist(),
                 "barrier_mean_of_trainings": primary.mean(("class", "pair")).values.tolist(),
                 "connected_by_round": connected(one).mean(("seed", "class", "pair")).values.tolist(),
+                **_of_converged(one),
                 "n_inputs": int(one["converged"].size),
                 "n_converged": int(one["converged"].sum()),
                 "iterations_median": float(one["iterations"].median()),
@@ -360,6 +360,17 @@ def _summarise(settings: EvolutionSettings, dataset: xr.Dataset) -> dict[str, An
         "n_classes": len(settings.classes),
         "n_pairs": settings.n_pairs,
         "stages": rows,
+    }
+
+
+def _of_converged(stage: xr.Dataset) -> dict[str, Any]:
+    """Return how many pairs have both ends at the threshold, their mean barrier, and how many of them are connected."""
+    is_sound = stage["converged"].all("end")
+    n_connected = (connected(stage) & is_sound).sum(("seed", "class", "pair"))
+    return {
+        "n_pairs_converged": int(is_sound.sum()),
+        "barrier_mean_converged": float(stage["barrier"].isel(round=0).astype(np.float64).where(is_sound).mean()),
+        "n_connected_converged_by_round": n_connected.values.tolist(),
     }
 
 

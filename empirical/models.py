@@ -131,11 +131,16 @@ def generator_from(seed: np.random.SeedSequence, *key: int) -> torch.Generator:
 
 
 def check_device(device: str) -> torch.device:
-    """Return the device, or raise ValueError if this computer does not have it."""
+    """Return the device, or raise ValueError if this computer does not have it.
+
+    On CUDA this turns TF32 convolutions off for the process, so that float32 losses are float32 there too.
+    """
     is_there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not is_there.get(device.split(":")[0], False):
         names = ", ".join(name for name, there in is_there.items() if there)
         raise ValueError(f"device must be one that this computer has ({names}), got {device}")
+    if device.startswith("cuda"):
+        torch.backends.cudnn.allow_tf32 = False
     return torch.device(device)
 
 

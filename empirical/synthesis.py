@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import nn
@@ -111,8 +111,24 @@ def optimise_inputs(
     -------
     Optimised
         On the device of ``starts``.
+
+    Raises
+    ------
+    ValueError
+        If the threshold is negative, an option is not one of those above, or the rows of two arguments differ in
+        number.
     """
     n = len(starts)
+    if not threshold >= 0:
+        raise ValueError(f"threshold must be at least 0, got {threshold}")
+    if projection not in get_args(Projection):
+        raise ValueError(f"projection must be one of {', '.join(get_args(Projection))}, got {projection}")
+    for name, rows_of in (
+        *(("targets", targets), ("high_frequency", high_frequency)),
+        *(("anchors", anchors), ("normals", normals)),
+    ):
+        if rows_of is not None and len(rows_of) != n:
+            raise ValueError(f"{name} must have a row for each of the {n} starts, got {len(rows_of)}")
     weights = torch.zeros(n, device=starts.device) if high_frequency is None else high_frequency.to(starts)
     origins = torch.zeros_like(starts) if anchors is None else anchors
     is_penalised = mse > 0 or bool((weights > 0).any())

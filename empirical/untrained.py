@@ -29,6 +29,7 @@ import numpy as np
 import torch
 import xarray as xr
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from scipy import stats
 from torch import nn
 
 from empirical import models
@@ -322,14 +323,25 @@ def share(n_true: int, n: int) -> dict[str, Any]:
     return {"n": n_true, "of": n, "share": n_true / n, "low": low, "high": high}
 
 
+def _interval(shares: np.ndarray) -> list[float]:
+    """Return the 95 % interval of Student's t of the mean share, within 0 and 1."""
+    if np.ptp(shares) == 0:
+        return [np.nan, np.nan]
+    reach = stats.t.ppf(0.975, len(shares) - 1) * shares.std(ddof=1) / np.sqrt(len(shares))
+    return np.clip([shares.mean() - reach, shares.mean() + reach], 0, 1).tolist()
+
+
 def by_round(dataset: xr.Dataset) -> list[dict[str, Any]]:
     """Return, for each round that any pair needed, the pairs connected by then and the barriers of its paths.
 
-    ``connected`` is over all pairs, ``connected_converged`` over those whose two ends reached the threshold.
+    ``connected`` is over all pairs, ``connected_converged`` over those whose two ends reached the threshold; both with
+    Wilson's interval, which is that of independent pairs. ``over_networks`` is the 95 % interval of Student's t of the
+    share connected, with networks as the independent samples; nan for a single one, or where all have one share.
     """
     barriers = dataset["barrier"].to_numpy().reshape(-1, dataset.sizes["round"])
     connected = dataset["is_connected"].to_numpy().astype(bool).reshape(barriers.shape)
     is_sound = dataset["converged"].to_numpy().astype(bool).all(axis=-1).ravel()
+    by_network = dataset["is_connected"].mean(("class", "pair")).to_numpy()
     rows = []
     for i, column in enumerate(barriers.T):
         column = column[np.isfinite(column)]
@@ -344,6 +356,7 @@ def by_round(dataset: xr.Dataset) -> list[dict[str, Any]]:
                 "barrier_range": [float(column.min()), float(column.max())],
                 "connected": share(int(connected[:, i].sum()), len(connected)),
                 "connected_converged": share(int(connected[is_sound, i].sum()), int(is_sound.sum())),
+                "over_networks": _interval(by_network[:, i]),
             }
         )
     return rows

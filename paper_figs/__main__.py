@@ -59,6 +59,7 @@ PLOTS: dict[str, Plot] = {
 KEPT = Path(__file__).parent / "data"
 PRESETS = ("quick", "paper", "ci")
 PROGRAM = "paper_figs"
+_DEFAULT: Literal["quick"] = "quick"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,12 @@ class Options:
     """Flags of every figure and of the report."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(help="figures, or: report")]
-    preset: Annotated[Literal["quick", "paper", "ci"], tyro.conf.arg(help="scale of the runs")] = "quick"
+    preset: Annotated[
+        Literal["quick", "paper", "ci"] | None,
+        tyro.conf.arg(
+            help="scale of the runs; by default quick, and the results in paper_figs/data where they are kept"
+        ),
+    ] = None
     out: Annotated[Path, tyro.conf.arg(help="run folders are made below this folder")] = Path("runs")
     to: Annotated[Path, tyro.conf.arg(help="figures and the page are written here")] = Path("report")
     seed: Annotated[int, tyro.conf.arg(help="seed of every run")] = 0
@@ -75,7 +81,7 @@ class Options:
     ] = "digits"
     recompute: Annotated[
         tyro.conf.FlagCreatePairsOff[bool],
-        tyro.conf.arg(help="also make the figures again whose full-scale results are kept in paper_figs/data"),
+        tyro.conf.arg(help="run again what is kept in paper_figs/data, with the settings of the kept run"),
     ] = False
     device: Annotated[commandline.Device, tyro.conf.arg(help="where torch computes")] = "cpu"
     json: Annotated[tyro.conf.FlagCreatePairsOff[bool], tyro.conf.arg(help="print the summary as JSON only")] = False
@@ -106,7 +112,7 @@ def main(arguments: list[str] | None = None) -> None:
         if is_report:
             page = options.to / "index.html"
             record = runs.provenance(time.perf_counter() - start, options.device)
-            report.write(page, sections, preset=options.preset, out=options.out, record=record)
+            report.write(page, sections, preset=options.preset or _DEFAULT, out=options.out, record=record)
             summary["page"] = str(page)
         if options.json:
             print(runs.as_json(summary))
@@ -133,7 +139,8 @@ def _draw(names: tuple[str, ...], options: Options) -> list[report.Section]:
         for name in names:
             bar.set_description(f"{name}: {PLOTS[name].heading}")
             plot = PLOTS[name]
-            dataset, folder = _kept(name) if _is_kept(name, options) else _computed(plot, options)
+            is_drawn_at_once = _is_kept(name, options) and not options.recompute
+            dataset, folder = _kept(name) if is_drawn_at_once else _computed(name, options)
             path = style.save(plot.draw(dataset), options.to, name)
             caption, verdicts = plot.caption(dataset), plot.judge(dataset)
             sections.append(report.section(name, plot, path.read_bytes(), caption, verdicts, folder))
@@ -141,11 +148,11 @@ def _draw(names: tuple[str, ...], options: Options) -> list[report.Section]:
     return sections
 
 
-def _computed(plot: Plot, options: Options) -> tuple[xr.Dataset, Path]:
+def _computed(name: str, options: Options) -> tuple[xr.Dataset, Path]:
     """Return the dataset of a figure and its run folder, computed now or found again."""
     finished = campaign.run(
-        plot.experiment(options.device),
-        _settings(plot, options),
+        PLOTS[name].experiment(options.device),
+        _settings(name, options),
         out=options.out,
         n_workers=commandline.default_workers(options.device),
         device=options.device,
@@ -155,9 +162,9 @@ def _computed(plot: Plot, options: Options) -> tuple[xr.Dataset, Path]:
 
 
 def _is_kept(name: str, options: Options) -> bool:
-    """Return whether the figure is drawn from the run folder of a full-scale run that is kept with the package."""
+    """Return whether the figure is that of the run folder that is kept with the package: nothing else is asked for."""
     is_other = options.seed != 0 or (PLOTS[name].with_data is not None and options.data != "digits")
-    return (KEPT / name).exists() and not options.recompute and not is_other
+    return (KEPT / name).exists() and options.preset is None and not is_other
 
 
 def _kept(name: str) -> tuple[xr.Dataset, Path]:
@@ -165,9 +172,12 @@ def _kept(name: str) -> tuple[xr.Dataset, Path]:
     return runs.read_dataset(KEPT / name / "result.nc"), KEPT / name
 
 
-def _settings(plot: Plot, options: Options) -> Any:
-    """Return the preset's settings with the seed, and the data where the figure trains a network."""
-    chosen = plot.settings[options.preset]
+def _settings(name: str, options: Options) -> Any:
+    """Return the kept run's settings, or the preset's with the seed, and the data where the figure trains a network."""
+    plot = PLOTS[name]
+    chosen = plot.settings[options.preset or _DEFAULT]
+    if _is_kept(name, options):
+        return type(chosen).model_validate(runs.read_json(KEPT / name / "settings.json")["settings"])
     fields = chosen.model_dump() | {"seed": options.seed}
     if plot.with_data is not None:
         return plot.with_data(type(chosen)(**fields), options.data)

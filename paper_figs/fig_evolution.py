@@ -82,7 +82,8 @@ def _draw_curves(axis: Axes, dataset: xr.Dataset, settings: evolution.EvolutionS
     for i, stage in enumerate(stages):
         is_named = i in (0, len(stages) // 2, len(stages) - 1)
         label = f"{settings.unit} {stage}" if is_named else None
-        axis.plot(alpha, each.isel(stage=i), color=colours[i], linewidth=0.7, label=label)
+        colour = colours[i] if stage else style.COLOURS["untrained"]
+        axis.plot(alpha, each.isel(stage=i), color=colour, linewidth=0.7, label=label, zorder=2 if stage else 6)
     mean = each.mean("stage").to_numpy()
     # Of everything: the mean variance within a stage and training, and the variance of their means.
     within = (dataset["loss_std"].astype(np.float64) ** 2).mean(("seed", "stage"))
@@ -140,6 +141,8 @@ def _draw_rounds(axis: Axes, dataset: xr.Dataset) -> None:
     colours = sns.color_palette("crest", share.sizes["round"])
     for k in range(share.sizes["round"]):
         axis.plot(stages, share.isel(round=k), "o-", color=colours[k], markersize=3, label=str(k))
+    is_sound = dataset["converged"].all("end").mean(("seed", "class", "pair"))
+    axis.plot(stages, is_sound, color="0.35", linewidth=0.9, linestyle="--")
     axis.set_ylim(-0.04, 1.3)  # room for the legend
     axis.set_yticks(np.linspace(0, 1, 6))
     axis.set_ylabel("share connected")
@@ -161,15 +164,19 @@ def caption(dataset: xr.Dataset) -> str:
     settings = _settings(dataset)
     sizes = dataset.sizes
     converged = dataset["converged"]
-    share = evolution.connected(dataset).mean(("seed", "stage", "class", "pair")).to_numpy()
+    is_connected, is_sound = evolution.connected(dataset), converged.all("end")
+    share = is_connected.mean(("seed", "stage", "class", "pair")).to_numpy()
+    n_sound, n_connected = int(is_sound.sum()), int(is_connected.isel(round=-1).where(is_sound).sum())
     paper = evolution.PAPER
-    is_smaller = settings.data != paper.data or sizes["stage"] < 31 or sizes["class"] * sizes["pair"] < 50
+    is_smaller = settings.data != paper.data or sizes["class"] * sizes["pair"] < 50
     scale = ""
     if is_smaller or settings.threshold != paper.threshold:
         scale = (
             f" The paper has 31 stages, 10 classes x 5 pairs and a threshold of {paper.threshold:g}, on CIFAR-10; this is a "
             "smaller run of the same method."
         )
+    elif sizes["stage"] < 31:
+        scale = f" The paper has 31 stages and one training; {31 - sizes['stage']} stages are left out here."
     if settings.precision == "bfloat16":
         scale += " Steps of training and optimisation were taken in bfloat16; every loss shown is float32."
     if settings.recalibrate:
@@ -177,13 +184,14 @@ def caption(dataset: xr.Dataset) -> str:
     return (
         f"{settings.network} trained on {settings.data} in batches of {settings.batch_size}, {sizes['seed']} training(s); at each "
         f"of {sizes['stage']} stages {sizes['pair']} pair(s) of optimal inputs for each of {sizes['class']} classes, threshold "
-        f"{settings.threshold:g} (dashed; {int(converged.sum())} of {converged.size} inputs reached it). (a) Loss on the straight "
+        f"{settings.threshold:g} (dashed, close to the axis where barriers are large; {int(converged.sum())} of {converged.size} inputs reached it). (a) Loss on the straight "
         "line between them, averaged over trainings, pairs and classes for each stage, and over everything (black) with its "
-        "standard deviation (shaded). (b) Highest loss on the line: mean and standard deviation over pairs, classes and trainings. "
+        "standard deviation (shaded). (b) Highest loss on the line: mean and standard deviation over pairs, classes and trainings, cut at 0. "
         "(c) Its median and quartiles (band); thin lines: the mean of each training. (d) Its standard deviation over pairs and "
         "classes, of each training (thin) and their mean. (e) Share of pairs whose path keeps at most "
         f"{settings.delta:g}, as sampled, after so many rounds of bypassing ({share[0]:.0%} of all with none, {share[-1]:.0%} after "
-        f"{sizes['round'] - 1}). (f) What the network had learnt.{scale}"
+        f"{sizes['round'] - 1}; dashed: share of pairs whose two ends reached the threshold; of these {n_sound:,}, {n_connected:,} are "
+        f"connected in the end). (f) What the network had learnt.{scale}"
     )
 
 

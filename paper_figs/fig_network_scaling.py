@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy import stats
 
 from empirical import scaling, untrained
 from paper_figs import style
@@ -35,10 +35,17 @@ _ROLES = ("exact", "untrained", "mean field", "network", "upper")
 _MARKERS = "xosD^"
 _CHOICES = {
     "network": "CIFAR stem",
-    "bypass gradient": "gradient\nprojected",
+    "bypass gradient": "gradient\nonly",
     "bypass free": "free\nbypass",
     "mse": "MSE\npenalty",
     "noise": "start\nsd 0.1",
+}
+
+_CHOICES_MADE = {
+    "networks": "the other stem (3x3, no pooling)",
+    "bypasses": "only the gradient projected off AC, or nothing (free)",
+    "mses": "a penalty of 0.1 mean squared distance, the paper's",
+    "noises": "a start of standard deviation 0.1",
 }
 
 
@@ -147,6 +154,8 @@ def caption(dataset: xr.Dataset) -> str:
     settings = _settings(dataset)
     n_pairs = dataset["barrier"].isel(kind=0, round=0).size
     converged = dataset["converged"].all("end")
+    made = [text for field, text in _CHOICES_MADE.items() if getattr(settings, field)]
+    choices = f"Against the base: {', '.join(made)}" if made else "The base alone"
     scale = ""
     if settings.delta > 0.01 or settings.n_networks < scaling.FULL.n_networks:
         scale = (
@@ -158,10 +167,19 @@ def caption(dataset: xr.Dataset) -> str:
         f"Ends optimised to a loss of {settings.threshold:g} within {settings.max_iterations:,} steps ({int(converged.sum()):,} of "
         f"{converged.size:,} pairs have both there), connected below {settings.delta:g}. (a-d) Share of pairs connected after 0, 1, 2... rounds "
         "of bypassing, with 95 % Wilson intervals, against the input's dimension, the channels of the first stage, the number of "
-        "convolutions, and the factor on the standard deviation of their weights. (e) The other stem (3x3, no pooling), and the "
-        "method's choices: the gradient projected instead of the step, no projection, a penalty of 0.1 mean squared distance, a start of "
-        f"standard deviation 0.1. (f) Median barrier, bars are quartiles.{scale}"
+        "convolutions, and the factor on the standard deviation of their weights"
+        f"{_unreached(dataset)}. (e) {choices}. (f) Median barrier, bars are quartiles.{scale}"
     )
+
+
+def _unreached(dataset: xr.Dataset) -> str:
+    """Return the gains with which no end reached the threshold, as a remark."""
+    names = [
+        f"{value:g}"
+        for value, pairs in _kinds(dataset, "gain")
+        if not bool(pairs["converged"].any()) and pairs["converged"].size
+    ]
+    return f" (at {' and '.join(names)} no end reached the threshold)" if names else ""
 
 
 def judge(dataset: xr.Dataset) -> list[Verdict]:
@@ -177,9 +195,10 @@ def judge(dataset: xr.Dataset) -> list[Verdict]:
     def listed(values: Sequence[float]) -> str:
         return ", ".join(f"{value:.3g}" if np.isfinite(value) else "none" for value in values)
 
-    # More than twice the standard error of the two ends of the range.
-    errors = [float(one.std()) / np.sqrt(one.size) if one.size > 1 else np.inf for one in (rounds[0], rounds[-1])]
-    fewer = needed[0] - needed[-1] > 2 * math.hypot(*errors)
+    # The slope of each network over all sizes: pairs of one network are no independent witnesses.
+    slopes = _slopes(np.log(dimensions), kinds)
+    tells = len(slopes) > 1 and float(stats.ttest_1samp(slopes, 0, alternative="less").pvalue) < 0.05
+    shown = ", ".join(f"{slope:.2f}" for slope in slopes) or "none"
     return [
         Verdict(
             claim="Inputs of a real network are the better connected, the higher the input's dimension",
@@ -189,11 +208,12 @@ def judge(dataset: xr.Dataset) -> list[Verdict]:
                 f"ends reached the threshold, on average {listed(needed)} ({settings.max_rounds + 1} where they did not suffice); median "
                 f"barrier of the straight line {listed(primary)}"
             ),
-            outcome="holds" if fewer else "open",
+            outcome="holds with a correction" if tells else "open",
             explanation=(
-                "The rounds needed fall by more than twice their standard error from the lowest to the highest dimension."
-                if fewer
-                else "The rounds needed do not fall clearly with the dimension. Where fewer pairs are connected, ends did not reach the threshold."
+                f"Rounds by which the need changes with each e-fold of the dimension, by network: {shown} (one-sided t-test at 5 % over "
+                f"{len(slopes)} networks: {'falling' if tells else 'not clearly falling'}). It is not the dimension alone: with the size of "
+                "its input the logits of an untrained ResNet18 grow as well, from a spread of 0.06 at 8 pixels to 0.67 at 64 on images of "
+                "unit noise, and a gain of the weights alone decides whether ends reach the threshold at all (d)."
             ),
         )
     ]
@@ -204,6 +224,17 @@ def _rounds(pairs: xr.Dataset) -> np.ndarray:
     connected = pairs["is_connected"].to_numpy().astype(bool).reshape(-1, pairs.sizes["round"])
     is_sound = pairs["converged"].to_numpy().astype(bool).all(axis=-1).ravel()
     return np.where(connected.any(axis=1), connected.argmax(axis=1), connected.shape[1])[is_sound]
+
+
+def _slopes(x: np.ndarray, kinds: Sequence[tuple[float, xr.Dataset]]) -> np.ndarray:
+    """Return, for each network with converged pairs at two sizes or more, the slope over x of the rounds needed."""
+    found = []
+    for network in range(kinds[0][1].sizes["network"]):
+        means = [_rounds(pairs.isel(network=[network])) for _, pairs in kinds]
+        is_there = np.array([one.size > 0 for one in means])
+        if is_there.sum() > 1:
+            found.append(np.polyfit(x[is_there], [one.mean() for one in means if one.size], 1)[0])
+    return np.array(found)
 
 
 PLOT = Plot(

@@ -102,6 +102,11 @@ def test_the_summary_quotes_the_result(finished):
         assert row["barrier_std"] == pytest.approx(barriers.std(), rel=1e-12)
         assert row["connected_by_round"][0] == (barriers <= TINY.delta).mean()
         assert row["n_converged"] <= row["n_inputs"] == 16
+        is_sound = finished.dataset["converged"].values[:, i].all(axis=-1)
+        assert row["n_pairs_converged"] == is_sound.sum()
+        assert row["barrier_mean_converged"] == pytest.approx(barriers[is_sound].mean())
+        last = finished.dataset["barrier"].values[:, i, ..., -1]
+        assert row["n_connected_converged_by_round"][-1] == (last[is_sound] <= TINY.delta).sum()
         assert 0 <= row["test_accuracy"] <= 1
 
 

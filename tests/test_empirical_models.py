@@ -154,3 +154,10 @@ def test_unknown_names_are_refused():
         models.build("vgg", generator=_generator())
     with pytest.raises(ValueError, match=r"device must be one that this computer has \(cpu.*\), got abacus"):
         models.check_device("abacus")
+
+
+def test_float32_on_a_gpu_is_float32(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    assert models.check_device("cuda").type == "cuda"
+    assert not torch.backends.cudnn.allow_tf32

@@ -220,3 +220,18 @@ def test_a_real_resnet_is_driven_towards_its_target():
     network = models.build("resnet18", generator=torch.Generator().manual_seed(0))
     found = synthesis.optimise_inputs(network, _starts(2), torch.tensor([0, 7]), threshold=0.5, max_iterations=60)
     assert (found.losses < 1.5).all()  # ln 10 = 2.30 at the start
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"threshold": -0.1}, "threshold must be at least 0, got -0.1"),
+        ({"projection": "stpe"}, "projection must be one of step, gradient, got stpe"),
+        ({"anchors": torch.zeros(3, 3, 32, 32)}, "anchors must have a row for each of the 2 starts, got 3"),
+        ({"targets": torch.zeros(1, dtype=torch.long)}, "targets must have a row for each of the 2 starts, got 1"),
+    ],
+)
+def test_what_cannot_be_optimised_is_refused(network, options, message):
+    chosen = {"targets": torch.zeros(2, dtype=torch.long), "threshold": 0.1, "max_iterations": 1} | options
+    with pytest.raises(ValueError, match=message):
+        synthesis.optimise_inputs(network, torch.zeros(2, 3, 32, 32), **chosen)

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from scipy import stats
 
 from empirical import untrained
 from percolation import campaign
@@ -116,9 +117,7 @@ def test_certificates_enclose_what_was_sampled(finished):
     assert (sampled <= upper * (1 + 1e-4))[there].all()  # sampled in float32
     assert (sampled >= lower * (1 - 1e-2))[there].all()  # as near as samples come
     assert (dataset["certified_pieces"].values[there] > 10).all()
-    assert finished.summary["certified_barriers"] == [row.max() for row in upper if np.isfinite(row).any()] or (
-        np.allclose(finished.summary["certified_barriers"], np.nanmax(upper[there.any(axis=1)], axis=1))
-    )
+    np.testing.assert_allclose(finished.summary["certified_barriers"], np.nanmax(upper[there.any(axis=1)], axis=1))
 
 
 def test_the_summary_quotes_the_result(finished):
@@ -135,6 +134,17 @@ def test_the_summary_quotes_the_result(finished):
         assert row["connected_converged"]["of"] == int(dataset["converged"].all("end").sum())
     assert summary["converged"]["C"] == int((dataset["end_loss"].values[..., 1] <= TINY.threshold).sum())
     assert summary["n_gradients"] == int(dataset["n_gradients"].sum() + dataset["iterations"].sum())
+
+
+def test_the_interval_over_networks_is_that_of_students_t(finished):
+    shares = np.array([1.0, 0.5, 0.75, 0.75])
+    expected = stats.ttest_1samp(shares, 0).confidence_interval(0.95)
+    assert untrained._interval(shares) == [pytest.approx(expected.low), 1]
+    for alike in (shares[:1], shares[2:]):
+        assert np.isnan(untrained._interval(alike)).all()
+    for i, row in enumerate(untrained.by_round(finished.dataset)):
+        by_network = finished.dataset["is_connected"].isel(round=i).mean(("class", "pair")).to_numpy()
+        np.testing.assert_array_equal(row["over_networks"], untrained._interval(by_network))
 
 
 @given(st.integers(0, 40), st.integers(0, 40))

@@ -84,4 +84,6 @@ def test_a_caption_owns_up_to_its_scale():
     whole = made_up(stages, 0.1 * stages).isel({"class": [0, 1, 2, 3] * 2 + [0, 1]})
     whole.attrs["settings"] = json.dumps(evolution.PAPER.model_dump(mode="json"))
     assert "smaller run" not in fig_evolution.caption(whole)
+    assert "left out" not in fig_evolution.caption(whole)
+    assert "2 stages are left out" in fig_evolution.caption(whole.isel(stage=slice(29)))
     assert "in bfloat16; every loss shown is float32" in fig_evolution.caption(whole)
