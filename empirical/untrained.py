@@ -328,7 +328,7 @@ def _interval(shares: np.ndarray) -> list[float]:
     if np.ptp(shares) == 0:
         return [np.nan, np.nan]
     reach = stats.t.ppf(0.975, len(shares) - 1) * shares.std(ddof=1) / np.sqrt(len(shares))
-    return np.clip([shares.mean() - reach, shares.mean() + reach], 0, 1).tolist()
+    return [max(0.0, float(shares.mean() - reach)), min(1.0, float(shares.mean() + reach))]
 
 
 def by_round(dataset: xr.Dataset) -> list[dict[str, Any]]:

@@ -101,7 +101,7 @@ def caption(dataset: xr.Dataset) -> str:
         f"{verdicts.count('holds')} hold, {verdicts.count('holds with a correction')} hold with a correction, {verdicts.count('fails')} fail. "
         "Below each statement, in grey, a quantity in which it can be told from what is true; “paper” is its value by the "
         "statement (with ≤ or ≥: its bound), “found” is measured here, by simulation or by evaluating the exact expression. "
-        "Corrections and proofs are in percolation/audit.py; tests that go red if a verdict were wrong are named there. Counts have "
+        "Corrections and proofs are in percolation.audit.ENTRIES; tests that go red if a verdict were wrong are named there. Counts have "
         "relative errors up to 4 % (one seed)."
     )
 

@@ -52,7 +52,7 @@ def draw(dataset: xr.Dataset) -> Figure:
     n_boxes = len(settings.boxes)
     figure, panels = style.panels(n_boxes + 1, n_rows=2, height=5.4)
     laws = list(itertools.product(settings.activations, settings.depths))
-    places = {d: max(settings.dimensions) + 1.7 + 2.0 * i for i, d in enumerate(settings.search_dimensions)}
+    places = {d: max(settings.dimensions) + 1.7 + 2.7 * i for i, d in enumerate(settings.search_dimensions)}
     for i, box in enumerate(settings.boxes):
         upper, lower = panels[i], panels[n_boxes + 1 + i]
         here = [row for row in rows if row["box"] == box]
@@ -127,9 +127,6 @@ def _sizes(axes: Axes, settings: conjecture.Settings, rows: Rows) -> None:
                 axes.errorbar(
                     *(sizes, values, errors), color=style.COLOURS[colour], marker=marker, alpha=shade, linewidth=0.7
                 )
-                if model == "independent" or activation == settings.activations[-1]:
-                    place = (sizes[-1], values[-1])
-                    axes.annotate(f"{d}", place, xytext=(5, -3), textcoords="offset points", fontsize=7)
     axes.set_xscale("log")
     axes.set_xticks(settings.size_radii, [f"{radius:g}" for radius in settings.size_radii])
     axes.minorticks_off()
@@ -205,8 +202,8 @@ def caption(dataset: xr.Dataset) -> str:
         "box, the mean field is that of the box's average number of neighbours. Dotted: the infinite lattice of labels of density "
         "delta, as isolated cubes alone would have it, where such labels percolate. Right of the line in "
         f"a fixed box: the share of pairs of cubes, {settings.n_pairs} of one network each, {settings.search_side} cubes along an "
-        "axis, that a search on the cubes joins, with 95 % intervals. Last panel: growing boxes of several sizes, "
-        f"networks (green) and independent labels (blue), with the dimension beside the last point."
+        f"axis, that a search on the cubes joins, with 95 % intervals. ({'abc'[len(settings.boxes)]}) Growing boxes of several sizes, "
+        f"networks (green) and independent labels (blue), from dark to pale d = {', '.join(map(str, settings.size_dimensions))}."
     )
 
 

@@ -92,7 +92,8 @@ def draw(dataset: xr.Dataset) -> Figure:
     """Return the share of pairs connected against each thing that was changed, and barriers against dimension."""
     figure, axes = style.panels(3, n_rows=2, height=4.6)
     names = ("input dimension", "width of the first stage", "convolutions", "gain of the weights")
-    for panel, (changed, name, letter) in enumerate(zip(_BASE, names, "abcd", strict=True)):
+    titles = ("dimension", "width", "depth", "gain")
+    for panel, (changed, name, title, letter) in enumerate(zip(_BASE, names, titles, "abcd", strict=True)):
         kinds = _kinds(dataset, changed)
         values = np.array([value for value, _ in kinds])
         places = {"image_size": 3 * values**2, "blocks": 8 * values + 1}.get(changed, values).tolist()
@@ -101,7 +102,7 @@ def draw(dataset: xr.Dataset) -> Figure:
         axes[panel].minorticks_off()
         axes[panel].set_xticks(places, [f"{place:g}" for place in places], fontsize=7, rotation=45)
         axes[panel].set_xlabel(name)
-        style.name_panel(axes[panel], letter)
+        style.name_panel(axes[panel], letter, title)
     axes[0].set_ylabel("share connected")
     axes[3].set_ylabel("share connected")
     handles, rounds = axes[0].get_legend_handles_labels()
@@ -115,7 +116,7 @@ def draw(dataset: xr.Dataset) -> Figure:
             kinds_of.append(dataset.isel(kind=i))
     _draw_shares(axes[4], range(len(labels)), kinds_of, is_log=False)
     axes[4].set_xticks(range(len(labels)), labels, fontsize=6.5, rotation=45)
-    style.name_panel(axes[4], "e")
+    style.name_panel(axes[4], "e", "stem, method")
 
     kinds = _kinds(dataset, "image_size")
     dimension = 3 * np.array([value for value, _ in kinds]) ** 2
@@ -136,7 +137,7 @@ def draw(dataset: xr.Dataset) -> Figure:
             linewidth=0.8,
             label=label,
         )
-    style.threshold(axes[5], _settings(dataset).delta, "δ")
+    style.threshold(axes[5], _settings(dataset).delta, "")
     axes[5].set_xscale("log")
     axes[5].set_yscale("log")
     axes[5].set_ylim(top=30 * axes[5].get_ylim()[1])  # room for the legend
@@ -145,7 +146,7 @@ def draw(dataset: xr.Dataset) -> Figure:
     axes[5].set_xlabel("input dimension")
     axes[5].set_ylabel("barrier (nats)")
     axes[5].legend(loc="upper right", fontsize=7)
-    style.name_panel(axes[5], "f")
+    style.name_panel(axes[5], "f", "barriers")
     return figure
 
 
@@ -168,7 +169,7 @@ def caption(dataset: xr.Dataset) -> str:
         f"{converged.size:,} pairs have both there), connected below {settings.delta:g}. (a-d) Share of pairs connected after 0, 1, 2... rounds "
         "of bypassing, with 95 % Wilson intervals, against the input's dimension, the channels of the first stage, the number of "
         "convolutions, and the factor on the standard deviation of their weights"
-        f"{_unreached(dataset)}. (e) {choices}. (f) Median barrier, bars are quartiles.{scale}"
+        f"{_unreached(dataset)}. (e) {choices}. (f) Median barrier, bars are quartiles; dashed: delta.{scale}"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from paper_figs import style
 from paper_figs.plot import Plot, Verdict, uncertain
@@ -58,6 +59,7 @@ def draw(dataset: xr.Dataset) -> Figure:
             axis.text(0.04, 0.04, text, transform=axis.transAxes, ha="left", va="bottom", fontsize=7.5)
         style.name_panel(axis, letter, rf"$\delta$ = {p:g}")
         axis.set_xscale("log")
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_yscale("log")
         axis.set_ylim(lowest**1.1, 30)
     for axis in axes[dataset.sizes["delta"] - n_columns : dataset.sizes["delta"]]:

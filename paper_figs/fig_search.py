@@ -13,10 +13,10 @@ from paper_figs.plot import Plot, Verdict
 from percolation.growth import Z_95, wilson_interval
 
 SETTINGS = {**lattice_pairs.PRESETS, "ci": lattice_pairs.CI}
-BOXES = {"fixed": "half side the same in every $d$", "growing": r"half side $\propto\sqrt{d}$"}
+BOXES = {"fixed": "coordinates alike in every $d$", "growing": r"coordinates $\propto\sqrt{d}$"}
 _WAYS = {
     "search": ("path of cubes", "network", "o"),
-    "bypass": ("bypass, certified", "untrained", "s"),
+    "bypass_inside": ("bypass in the box, certified", "untrained", "s"),
     "straight": ("straight, certified", "exact", "D"),
 }
 _BOX_LOOKS = {"fixed": ("network", "o"), "growing": ("upper", "^")}
@@ -117,9 +117,9 @@ def caption(dataset: xr.Dataset) -> str:
     return (
         f"Random networks of Eqs. 8-10 ({settings.activation}, {settings.depth} matrices, width {settings.width}), "
         f"{settings.n_networks} for each lattice, each with one pair of cubes drawn from those that share a label, δ = "
-        f"{settings.delta:g}; half sides of {settings.radius:g} correlation lengths, in the growing box times √d; cubes along "
+        f"{settings.delta:g}; half sides of {settings.radius:g} correlation lengths along the axes in a growing box, of {settings.radius:g}/√d in a fixed one; cubes along "
         f"an axis, by dimension: {sizes}. (a, b) The share of pairs joined by a path of face-neighbouring cubes that all "
-        "carry a shared label, and of the same pairs joined within a shared interval by a certified straight segment or bypass "
+        "carry a shared label, and of the same pairs joined within a shared interval by a certified straight segment, or bypass that stays in the box "
         f"(at most {settings.max_rounds} rounds); bars are Wilson's 95 % intervals. A search ends with a path, with all cubes "
         f"that can be reached from one of the ends, or after {settings.budget:,} cubes. (c) Steps of the paths over the "
         "least possible. (d) Cubes evaluated for a pair, and the distance of the two; median and quartiles over pairs. Of "

@@ -87,7 +87,7 @@ def caption(dataset: xr.Dataset) -> str:
         f"bonds invaded in each dimension, in {int(dataset['n_runs'].min())} to {int(dataset['n_runs'].max())} runs, extrapolated to infinite "
         "clusters; the series in 1/(2d-1) is to the sixth order, the Bethe lattice has p_c = 1/(2d-1). (b) Difference to the "
         "published values (filled, d = 2 to 13) and, where none is published, to the series (open), in combined standard errors. "
-        f"(c) The relative standard error, extrapolation included: at most {worst:.0e} from d = 7 on. "
+        f"(c) The relative standard error, extrapolation included: at most {worst:.1e} from d = 7 on. "
         "(d) With one uniform label out of K on every cube, the first dimension in which a label percolates; K whose 1/K "
         "lies within three standard errors of a threshold are left out."
     )

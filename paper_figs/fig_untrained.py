@@ -129,7 +129,7 @@ def _draw_shares(axes: Axes, dataset: xr.Dataset) -> None:
             linestyle="none",
             label=f"{label} ({found[0]['of']:,})",
         )
-    axes.set_ylim(-0.03, 1.35)
+    axes.set_ylim(-0.03, 1.5)
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.set_xticks(rounds)
     axes.set_xlabel("rounds of bypassing")
@@ -167,6 +167,8 @@ def _draw_lengths(axes: Axes, dataset: xr.Dataset) -> None:
     axes.set_ylim(0, 1)
     axes.set_xlabel("length / distance of ends")
     axes.set_ylabel("share of paths below")
+    low, high = axes.get_xlim()
+    axes.set_xlim(low, high + 0.75 * (high - low))  # room for the legend
     axes.legend(loc="lower right")
 
 
