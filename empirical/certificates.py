@@ -54,7 +54,7 @@ def experiment(device: str) -> Experiment[Settings, int]:
 
     return Experiment(
         name="certificates",
-        version=1,
+        version=2,
         tasks=lambda settings: {f"pair={pair}": pair for pair in range(settings.n_pairs)},
         run_task=run_task,
         collect=_collect,
