@@ -52,6 +52,7 @@ PLOTS: dict[str, Plot] = {
     "fig10": fig_evolution.EPOCHS,
     "conjecture": fig_conjecture.PLOT,
     "resolution": fig_resolution.PLOT,
+    "stationary": fig_resolution.STATIONARY,
     "search": fig_search.PLOT,
     "audit": fig_audit.PLOT,
 }

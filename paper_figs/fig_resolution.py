@@ -10,14 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from empirical import conjecture, conjecture_tables
+from empirical.network_lattice import Box
+from lipschitz.fully_connected import Activation
 from paper_figs import style
 from paper_figs.fig_conjecture import CLAIM, MARKERS, SURE, Rows, gap_in_errors, settings_of, too_large
 from paper_figs.plot import Plot, Verdict, uncertain
 
 # Half the side of the figure `conjecture`: cubes of the same number are half as large.
-# No Gaussian fields, growing boxes or searches: they are in that figure.
+# No Gaussian fields, boxes of several sizes or searches: they are in that figure.
 _BOX: dict[str, Any] = {
-    "boxes": ("fixed",),
     "radius": 1.5,
     "max_side": 128,
     "field_cubes": 2,
@@ -25,13 +26,19 @@ _BOX: dict[str, Any] = {
     "size_dimensions": (),
     "search_dimensions": (),
 }
-SETTINGS = {
-    "quick": conjecture.Settings(activations=("sin",), max_cubes=300_000, **_BOX),
-    "paper": conjecture.PRESETS["paper"].model_copy(update=_BOX | {"activations": ("sin", "relu"), "max_cubes": 2**24}),
-    "ci": conjecture.Settings(
-        activations=("sin",), dimensions=(1, 2, 4), n_networks=2, max_cubes=700, shared_fields=1, **_BOX
-    ),
-}
+
+
+def _presets(box: Box, activations: tuple[Activation, ...]) -> dict[str, conjecture.Settings]:
+    """Return the settings by preset for one kind of box; ``activations`` are those of the preset paper."""
+    few: dict[str, Any] = _BOX | {"boxes": (box,), "activations": ("sin",)}
+    paper = conjecture.PRESETS["paper"].model_copy(update=few | {"activations": activations, "max_cubes": 2**24})
+    return {
+        "quick": conjecture.Settings(max_cubes=300_000, **few),
+        "paper": paper,
+        "ci": conjecture.Settings(dimensions=(1, 2, 4), n_networks=2, max_cubes=700, shared_fields=1, **few),
+    }
+
+
 _ROUNDING = 1e-12  # of a complement that is 0
 
 
@@ -92,7 +99,7 @@ def _networks(axes: Axes, rows: Rows, *, shift: float) -> None:
 
 
 def _against_side(axes: Axes, settings: conjecture.Settings, dataset: xr.Dataset, model: str) -> None:
-    """Draw the complement against the diagonal of the cubes in correlation lengths, a line for each dimension."""
+    """Draw the complement against the size of the cubes in correlation lengths, a line for each dimension."""
     here = dataset["in_label"].sel(model=model, box=settings.boxes[0]).isel(activation=0, depth=0)
     mean, error = (1 - here).mean("network"), here.std("network", ddof=1) / np.sqrt(settings.n_networks)
     shades = np.linspace(0.35, 1.0, len(settings.dimensions))
@@ -102,13 +109,14 @@ def _against_side(axes: Axes, settings: conjecture.Settings, dataset: xr.Dataset
         there = (n_cubes > 0) & (value > _ROUNDING)
         if not there.any():
             continue
-        diagonals = 2 * settings.radius / n_cubes[there]  # all d coordinates change: a side is sqrt(d) times less
+        # In a fixed box the diagonal of a cube, in a growing one its side.
+        lengths = 2 * settings.radius / n_cubes[there]
         colour = style.COLOURS["network" if model == "network" else "simulation"]
-        axes.errorbar(diagonals, value[there], bar[there], color=colour, alpha=shade, marker="o", linewidth=0.8)
-        place, above = (diagonals[-1], value[there][-1]), 0.0 if d % 2 else -5.0  # neighbours may lie close
+        axes.errorbar(lengths, value[there], bar[there], color=colour, alpha=shade, marker="o", linewidth=0.8)
+        place, above = (lengths[-1], value[there][-1]), 0.0 if d % 2 else -5.0  # neighbours may lie close
         axes.annotate(f"{d}", place, xytext=(-5, above), textcoords="offset points", ha="right", fontsize=7)
     axes.set_xscale("log")
-    axes.set_xlabel("cube diagonal, corr. lengths")
+    axes.set_xlabel(f"cube {'diagonal' if settings.boxes[0] == 'fixed' else 'side'}, corr. lengths")
     axes.margins(x=0.15)
 
 
@@ -116,13 +124,19 @@ def caption(dataset: xr.Dataset) -> str:
     """Return the caption."""
     settings = settings_of(dataset)
     sides = ", ".join(f"{conjecture.sides(settings, d)[-1]} (d = {d})" for d in settings.dimensions)
+    side = f"{2 * settings.radius:g}"
+    box, size = f"a growing box, {side} correlation lengths along a side in every dimension", "side"
+    if settings.boxes[0] == "fixed":
+        size = "diagonal"
+        box = (
+            f"a fixed box, {side} correlation lengths across the diagonal in every dimension and {side}/√d along a side"
+        )
     return (
         f"Random networks of Eqs. 8–10 ({', '.join(settings.activations)}; width {settings.width}, delta = {settings.delta:g}) "
-        f"label every cube of a fixed box, {2 * settings.radius:g} correlation lengths across the diagonal in every dimension and "
-        f"{2 * settings.radius:g}/√d along a side. (a) The share of pairs of cubes of one "
+        f"label every cube of {box}. (a) The share of pairs of cubes of one "
         f"label that are not connected in it, mean and standard error over {settings.n_networks} networks, with "
         f"{sides} cubes along an axis; filled where halving the cubes moved it, with two standard errors of the move, by at most a tenth of "
-        f"itself; independent labels have the frequencies of the {settings.activations[0]} networks' labels. A point at 0 is not drawn. (b) The same against the cubes' diagonal, "
+        f"itself; independent labels have the frequencies of the {settings.activations[0]} networks' labels. A point at 0 is not drawn. (b) The same against the cubes' {size}, "
         "the dimension beside the smallest cubes; (c) independent labels on the same lattices."
     )
 
@@ -209,11 +223,24 @@ def _shrinks(settings: conjecture.Settings, rows: Rows) -> Verdict:
 PLOT = Plot(
     heading="Smaller boxes, smaller cubes",
     question=(
-        "In the boxes of the figure before, cubes are too large from five dimensions on. A box of half the side asks less of them: "
+        "In the boxes of the figure before, cubes may be too large from four dimensions on. A box of half the side asks less of them: "
         "is the rise to one still there where smaller cubes no longer change it? And do smaller cubes ever make independent labels "
         "as connected as those of a network?"
     ),
-    settings=SETTINGS,
+    settings=_presets("fixed", ("sin", "relu")),
+    experiment=lambda _: conjecture.EXPERIMENT,
+    draw=draw,
+    caption=caption,
+    judge=judge,
+)
+STATIONARY = Plot(
+    heading="Boxes that stay as wide",
+    question=(
+        "A box of fixed coordinates holds ever fewer correlation lengths along a side as the dimension grows. Is that why its labels "
+        "connect? Here the coordinates grow as the root of the dimension, and the sine's random field is the same in every part of the "
+        "box: as many correlation lengths along every side, in every dimension."
+    ),
+    settings=_presets("growing", ("sin",)),
     experiment=lambda _: conjecture.EXPERIMENT,
     draw=draw,
     caption=caption,
