@@ -62,10 +62,7 @@ def poisson(q: ArrayLike) -> Survival:
     >>> float(poisson(2.0).disconnected)  # doctest: +ELLIPSIS
     0.20318786997997...
     """
-    mean = np.asarray(q, dtype=np.float64)
-    is_good = np.isfinite(mean) & (mean >= 0)
-    if not np.all(is_good):
-        raise ValueError(f"q must be finite and at least 0, got {mean[~is_good].flat[0]}")
+    mean = _mean(q)
     excess = mean - 1
     u = _root(
         mean,
@@ -141,14 +138,30 @@ def printed_expansion(q: ArrayLike) -> Floats:
 
     It is not the expansion of the root of Eq. 22: (1 - q e^-q) Q = e^-q, which is Eq. 23 with its signs put right,
     gives Q = e^-q (1 + q e^-q + ...), whereas the printed form behaves as e^(-2q) / q.
+
+    Parameters
+    ----------
+    q : array_like
+        Mean number of occupied neighbours, at least 0.
+
+    Raises
+    ------
+    ValueError
+        If q is negative or not finite.
     """
-    mean = np.asarray(q, dtype=np.float64)
+    mean = _mean(q)
     return np.exp(-2 * mean) / (np.exp(-mean) + mean)
 
 
-def pair_disconnected(q: ArrayLike) -> Floats:
-    """Return 1 - (1 - Q)^2: two far occupied sites are connected when both are in the (unique) infinite cluster."""
-    lost = np.asarray(q, dtype=np.float64)
+def pair_disconnected(disconnected: ArrayLike) -> Floats:
+    """Return 1 - (1 - Q)^2: two far occupied sites are connected when both are in the (unique) infinite cluster.
+
+    Parameters
+    ----------
+    disconnected : array_like
+        Q, in [0, 1]: the ``disconnected`` of a :class:`Survival`, or an estimate.
+    """
+    lost = np.asarray(disconnected, dtype=np.float64)
     return lost * (2 - lost)
 
 
@@ -186,8 +199,20 @@ def rate_per_dimension(p: ArrayLike) -> Floats:
 
     For fixed p and large d the smallest finite cluster, the isolated site, rules: 1 - P(two far sites are connected)
     = 2 (1-p)^(2d) (1 + o(1)).
+
+    Parameters
+    ----------
+    p : array_like
+        Occupation probability, in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If p lies outside [0, 1].
     """
-    return -2 * np.log1p(-np.asarray(p, dtype=np.float64))
+    chance, _ = _checked(p, 1, least=1)
+    with np.errstate(divide="ignore"):
+        return -2 * np.log1p(-chance)
 
 
 def _branching(chance: Floats, later: Floats, first: Floats) -> Survival:
@@ -277,6 +302,14 @@ def _survival(u: Floats, far: Floats, log_far: Floats) -> Survival:
         disconnected=np.where(is_far, far, np.exp(-u)),
         log_disconnected=np.where(is_far, log_far, 0.0 - u),
     )
+
+
+def _mean(q: ArrayLike) -> Floats:
+    mean = np.asarray(q, dtype=np.float64)
+    is_good = np.isfinite(mean) & (mean >= 0)
+    if not np.all(is_good):
+        raise ValueError(f"q must be finite and at least 0, got {mean[~is_good].flat[0]}")
+    return mean
 
 
 def _checked(p: ArrayLike, n: ArrayLike, *, least: int) -> tuple[Floats, Floats]:

@@ -1,5 +1,7 @@
 """The closed theories against root finding, Lambert's W, and each other."""
 
+import re
+
 import mpmath
 import numpy as np
 import oracles
@@ -169,4 +171,16 @@ def test_arrays_broadcast():
 )
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: meanfield.printed_expansion(-1.0), "q must be finite and at least 0, got -1.0"),
+        (lambda: meanfield.rate_per_dimension(1.5), "p must lie in [0, 1], got 1.5"),
+    ],
+)
+def test_what_is_no_mean_or_probability_is_refused(call, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         call()
