@@ -199,3 +199,13 @@ def test_augmented_images_are_the_images_mirrored_and_shifted():
         kinds.add(match)
     assert {flip for flip, _, _ in kinds} == {False, True}
     assert len(kinds) > 20
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_a_gpu_trains_as_a_cpu_does(digits):
+    here = _advance(_start("resnet18"), digits, 2, batch_size=32).network
+    network = models.build("resnet18", generator=torch.Generator().manual_seed(0), device=models.check_device("cuda"))
+    there = _advance(train.start(network, learning_rate=1e-3), digits, 2, batch_size=32).network
+    for ours, theirs in zip(here.buffers(), there.buffers(), strict=True):
+        torch.testing.assert_close(theirs.cpu(), ours, rtol=1e-2, atol=1e-3)
