@@ -32,7 +32,7 @@ _ZOOM = 201  # points drawn around the largest loss of the straight path
 class Settings(BaseModel):
     """Settings of the experiment; losses are cross-entropies in nats. The rest is as in ``untrained``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     network: Network = Field("resnet18", description="the form of the network")
     n_pairs: int = Field(1, ge=1, description="pairs, each with its own network; pair k has class k mod 10")

@@ -66,7 +66,8 @@ def bring(
 
 def _checkpoints(folder: Path, name: str) -> dict[int, Path]:
     """Return the checkpoints of one training by their number of batches."""
-    return {int(path.stem.rpartition("=")[2]): path for path in folder.glob(f"{name} batches=*.pt")}
+    paths = {path.stem.rpartition("=")[2]: path for path in folder.glob(f"{name} batches=*.pt")}
+    return {int(done): path for done, path in paths.items() if done.isdecimal()}
 
 
 def _resume(training: Training, checkpoints: dict[int, Path], until: int) -> None:

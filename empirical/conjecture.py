@@ -49,7 +49,7 @@ _MOST_DIMENSIONS = 16
 class Settings(BaseModel):
     """Which networks, on which boxes, cut how finely."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     activations: tuple[Activation, ...] = Field(("tanh", "sin"), description="pointwise functions of the networks")
     depths: tuple[int, ...] = Field((3,), description="weight matrices of the networks, 2 to 6")
@@ -78,7 +78,7 @@ class Settings(BaseModel):
         20, ge=1, description="pairs of each kind and dimension for the search, each of its own network"
     )
     n_networks: int = Field(8, ge=2, description="networks, and Gaussian fields, of each kind and dimension")
-    max_cubes: int = Field(100_000, ge=2, le=100_000_000, description="cubes of a box")
+    max_cubes: int = Field(100_000, ge=2, le=100_000_000, description="cubes of a box; two an axis at least")
     max_side: int = Field(256, ge=2, description="cubes along an axis")
     field_cubes: int = Field(100_000, ge=2, le=100_000_000, description="cubes of a box labelled by Gaussian fields")
     field_width: int = Field(256, ge=1, description="units of a hidden layer of the networks that make the fields")
@@ -112,8 +112,17 @@ class Settings(BaseModel):
     @field_validator("size_radii")
     @classmethod
     def _sizes(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if not value or min(value) <= 0:
+        if not value or not all(radius > 0 for radius in value):
             raise ValueError("be one or more positive numbers")
+        if len({f"{radius:g}" for radius in value}) < len(value):
+            raise ValueError("differ from one another in their first six digits")
+        return value
+
+    @field_validator("activations", "depths", "boxes", "dimensions", "size_dimensions", "search_dimensions")
+    @classmethod
+    def _differ(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("differ from one another")
         return value
 
     @field_validator("search_dimensions")

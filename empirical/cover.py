@@ -28,7 +28,7 @@ from percolation.campaign import Arrays, Experiment
 class Settings(BaseModel):
     """One random network of Eqs. 8-10 on a square cut into cubes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     delta: float = Field(0.25, gt=0, le=0.5, description="interval length of Eq. 4; 1/delta is a whole number")
     radius: float = Field(8.0, gt=0, description="the square is [-radius, radius]^2")

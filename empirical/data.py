@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sys
+import tokenize
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,6 +146,12 @@ def _cifar10() -> dict[str, np.ndarray]:
     return arrays
 
 
+_DAMAGE = (
+    *(ValueError, EOFError, OSError, OverflowError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+)
+
+
 def _read(path: Path) -> dict[str, np.ndarray]:
     names = ("x_train", "y_train", "x_test", "y_test")
     if not path.is_file():
@@ -157,7 +165,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             if missing:
                 raise ValueError(f"it lacks {', '.join(missing)}")
             arrays = {name: archive[name] for name in names}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except _DAMAGE as error:
         raise ValueError(f"{path} must be an .npz file with {', '.join(names)}: {error}") from error
     for part in ("train", "test"):
         images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]

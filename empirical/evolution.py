@@ -34,7 +34,7 @@ from percolation.campaign import Arrays, Experiment
 class EvolutionSettings(BaseModel):
     """Settings of the experiment; losses are cross-entropies in nats."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     data: str = Field("digits", description="digits, cifar10, or an .npz file with x_train, y_train, x_test, y_test")
     data_digest: str = Field("", description="stands for the content of the data; filled in by the command")
@@ -126,9 +126,14 @@ def with_digest(settings: EvolutionSettings) -> EvolutionSettings:
     Raises
     ------
     ValueError
-        If the settings have a digest already and the data are others.
+        If the settings have a digest already and the data are others, or the last batch would be one image.
     """
-    digest = data.load(settings.data).digest
+    images = data.load(settings.data)
+    digest, n_images = images.digest, len(images.x_train)
+    if n_images % settings.batch_size == 1 % settings.batch_size:
+        raise ValueError(
+            f"batch_size must not leave a last batch of one image, got {settings.batch_size} for {n_images} images"
+        )
     _check_digest(settings.data_digest or digest, digest, settings.data)
     return settings.model_copy(update={"data_digest": digest})
 

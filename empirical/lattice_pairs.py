@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import nn
 
 from empirical import lattice_search, network_lattice, value_intervals
@@ -46,7 +46,7 @@ Lattice = tuple[Box, int, int]
 class Settings(BaseModel):
     """Settings of the experiment."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     lattices: tuple[Lattice, ...] = Field(
         min_length=1, description="of each: box (fixed or growing), dimension, cubes along an axis"
@@ -63,6 +63,11 @@ class Settings(BaseModel):
     max_rounds: int = Field(3, ge=0, le=8, description="rounds of bypassing after which a pair is given up")
     max_iterations: int = Field(300, ge=0, description="steps after which a bypass point is given up")
     seed: int = Field(0, ge=0, description="seed of the run")
+
+    @model_validator(mode="after")
+    def _has_labels(self) -> Settings:
+        labels.n_cells(self.delta)
+        return self
 
     @field_validator("lattices")
     @classmethod
@@ -127,7 +132,7 @@ def draw_pair(
 
     Raises
     ------
-    RuntimeError
+    ValueError
         If none of 10,000 pairs shares a label.
     """
     for _ in range(_MOST_DRAWS):
@@ -145,7 +150,10 @@ def draw_pair(
             target=cubes[1],
             shared=tuple(sorted(shared, key=lambda label: abs((label + 1) * delta / 2 - middle))),
         )
-    raise RuntimeError(f"two cubes must share a label, got none of {_MOST_DRAWS} pairs in {dimension} dimensions")
+    raise ValueError(
+        f"two cubes must share a label, got none of {_MOST_DRAWS:,} pairs in {dimension} dimensions: it takes more "
+        f"cubes an axis than {n_cells}, or a larger delta than {delta:g}"
+    )
 
 
 def run_task(settings: Settings, lattice: Lattice, seed: np.random.SeedSequence) -> Arrays:
@@ -379,7 +387,6 @@ def _key(lattice: Lattice, network: int) -> str:
 
 def tasks(settings: Settings) -> dict[str, Lattice]:
     """Return the lattice of every task; a task is one network's pair on it."""
-    labels.n_cells(settings.delta)
     return {_key(lattice, i): lattice for lattice in settings.lattices for i in range(settings.n_networks)}
 
 

@@ -12,7 +12,7 @@ import contextlib
 import copy
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -173,6 +173,8 @@ def for_gradients(
     With ``"float32"`` they differ from the network's own by rounding only; with ``"bfloat16"`` by half a percent, in a
     third to two thirds of the time: autocast, with the channels of a pixel side by side in memory.
     """
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision}")
     faster = with_matrices(network, images)
     if precision == "float32":
         return faster

@@ -55,7 +55,7 @@ class WideLaw(TypedDict):
 class LatticeNetwork(BaseModel):
     """A law of random networks of Eqs. 8-10 and the size of the box that they are asked on."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     activation: fully_connected.Activation = Field("tanh", description="pointwise function between the matrices")
     depth: int = Field(3, ge=2, le=6, description="weight matrices L")

@@ -7,6 +7,7 @@ cross-entropy of one class, the same for the whole path.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -156,7 +157,7 @@ def _peaks(
             top = int(found.argmax())
             if float(found[top]) > (1 + tolerance) * peaks[i].loss:
                 rougher.append(i)
-            if float(found[top]) > peaks[i].loss:
+            if not float(found[top]) <= peaks[i].loss:  # or nan, which argmax finds
                 peaks[i].loss, peaks[i].position = float(found[top]), float(grid[top])
             peaks[i].spacing = float(grid[1] - grid[0])
             peaks[i].n_evaluations += _N_FINE
@@ -197,7 +198,7 @@ def _curve(
     stop_alpha[-1] = 1.0
     alpha = torch.cat([a + grid * (b - a) for a, b, grid in zip(stop_alpha[:-1], stop_alpha[1:], grids, strict=True)])
     loss = torch.cat(list(losses))
-    top = max(range(len(peaks)), key=lambda i: peaks[i].loss)
+    top = max(range(len(peaks)), key=lambda i: (math.isnan(peaks[i].loss), peaks[i].loss))
     barrier, position = peaks[top].loss, peaks[top].position
     a, b = float(stop_alpha[top]), float(stop_alpha[top + 1])
     return Curve(

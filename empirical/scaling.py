@@ -25,7 +25,7 @@ from percolation.campaign import Arrays, Experiment
 class ScalingSettings(BaseModel):
     """Settings of the experiment; losses are cross-entropies in nats. The base is that of ``untrained``: a ResNet18."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     image_sizes: tuple[int, ...] = Field((8, 12, 16, 24, 48, 64), description="pixels on a side of an input")
     widths: tuple[int, ...] = Field((8, 16, 32, 128), description="channels of the first stage")

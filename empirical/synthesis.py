@@ -115,10 +115,13 @@ def optimise_inputs(
     Raises
     ------
     ValueError
-        If the threshold is negative, an option is not one of those above, or the rows of two arguments differ in
-        number.
+        If the threshold or the number of steps is negative, an option is not one of those above, or the rows of two
+        arguments differ in number.
     """
+    starts = starts.detach()
     n = len(starts)
+    if max_iterations < 0:
+        raise ValueError(f"max_iterations must be at least 0, got {max_iterations}")
     if not threshold >= 0:
         raise ValueError(f"threshold must be at least 0, got {threshold}")
     if projection not in get_args(Projection):
@@ -141,7 +144,7 @@ def optimise_inputs(
     mean, square = torch.zeros_like(x), torch.zeros_like(x)  # Adam's moments
     # Rows leave a thousandth below the threshold, so that no rounding lifts them above it again in another batch.
     target_loss = 0.999 * threshold
-    with frozen(network):
+    with frozen(network), torch.enable_grad():
         logits = for_gradients(network, starts, precision=precision)
         for step in range(1, max_iterations + 2):
             x.requires_grad_(True)

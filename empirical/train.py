@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import zipfile
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -130,6 +131,12 @@ def augmented(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return padded[each, row, column].permute(0, 3, 1, 2)
 
 
+_DAMAGE = (
+    *(OSError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError),
+    *(zipfile.BadZipFile, pickle.UnpicklingError),
+)
+
+
 def save(training: Training, path: Path) -> None:
     """Write the training to ``path``."""
     content = {
@@ -149,12 +156,20 @@ def load(training: Training, path: Path) -> None:
         If the file is not a whole one.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch itself does not look at the check sums
+        if damaged is not None:
+            raise ValueError(f"{damaged} does not match its check sum")
         content = torch.load(path, map_location=device_of(training.network), weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        network, optimiser, done = (content[name] for name in ("network", "optimiser", "done"))
+        shapes = {name: tensor.shape for name, tensor in training.network.state_dict().items()}
+        if {name: tensor.shape for name, tensor in network.items()} != shapes:
+            raise ValueError("the weights of another network")
+        training.optimiser.load_state_dict(optimiser)
+    except _DAMAGE as error:
         raise ValueError(f"{path} must be a training that was saved, got {error}") from error
-    training.network.load_state_dict(content["network"])
-    training.optimiser.load_state_dict(content["optimiser"])
-    training.done = content["done"]
+    training.network.load_state_dict(network)
+    training.done = done
 
 
 def recalibrate(network: nn.Module, data: Images, *, batch_size: int, seed: np.random.SeedSequence) -> None:

@@ -48,7 +48,7 @@ IMAGES = ("A", "B", "B'", "C")
 class UntrainedSettings(BaseModel):
     """Settings of the experiment; losses are cross-entropies in nats."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     network: Network = Field("resnet18", description="the form of the network")
     width: int = Field(64, ge=1, description="channels of a ResNet's first stage")

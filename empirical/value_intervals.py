@@ -84,7 +84,7 @@ def prepare(network: nn.Sequential, low: float, high: float) -> tuple[stages.Sta
     if last.out_features != 1:
         raise TypeError(f"network must have one output, got {last.out_features}")
     inverse = _INVERSE[type(final)]
-    both = nn.Linear(last.in_features, 2, dtype=torch.float64)
+    both = nn.Linear(last.in_features, 2, dtype=torch.float64, device="meta").to_empty(device="cpu")  # draws nothing
     both.weight.zero_()
     both.bias.fill_(-1.0)
     bias = 0.0 if last.bias is None else float(last.bias)

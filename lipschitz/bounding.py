@@ -23,7 +23,7 @@ from lipschitz import absolute, closed_forms, liplt, loading, lower, rescaling, 
 class Settings(BaseModel):
     """Which network, and in which norm."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     network: str = Field(description="MODULE:FUNCTION, an importable function that returns a torch.nn.Module")
     input_shape: tuple[Annotated[int, Field(ge=1)], ...] = Field(

@@ -21,7 +21,7 @@ from lipschitz import loading, segment
 class Settings(BaseModel):
     """Which network, between which inputs, and what to certify."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     network: str = Field(description="MODULE:FUNCTION, an importable function that returns a torch.nn.Module")
     a: str = Field(description="one end: a file of numpy's, floating-point numbers without a batch axis")

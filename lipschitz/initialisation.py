@@ -46,7 +46,7 @@ _SDP_TOLERANCE = 1e-2  # relative, of LipSDP's least value: far below what a poi
 class Settings(BaseModel):
     """Which networks, how many of each, and how long to climb."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     depths: tuple[Count, ...] = Field((1, 2, 4, 6, 8), min_length=1, description="numbers of weight matrices L")
     widths: tuple[Count, ...] = Field((32, 64, 128, 256), min_length=1, description="widths of the hidden layers")

@@ -28,6 +28,7 @@ maximum is then no longer exact, but enclosed; a certificate refines the chords 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -63,6 +64,11 @@ class ConvexLoss:
     function: Callable[[torch.Tensor], torch.Tensor]
     upper_slope: float
     upper_rounding: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("upper_slope", "upper_rounding"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -427,7 +433,11 @@ def _prepared(
         raise ValueError(f"model must return one vector of at least two logits an input, got shape {shape}")
     if isinstance(target, ConvexLoss):
         return _Search(stages=stages, a=ends[0], b=ends[1], score=target, is_cross_entropy=False)
-    if not 0 <= target < shape[0]:
+    try:
+        is_class = not isinstance(target, bool) and 0 <= operator.index(target) < shape[0]
+    except TypeError:
+        is_class = False
+    if not is_class:
         raise ValueError(f"target must be a class from 0 to {shape[0] - 1}, got {target}")
     others = torch.tensor([k for k in range(shape[0]) if k != target], device=where)
 

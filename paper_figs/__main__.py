@@ -78,8 +78,9 @@ class Options:
     to: Annotated[Path, tyro.conf.arg(help="figures and the page are written here")] = Path("report")
     seed: Annotated[int, tyro.conf.arg(help="seed of every run")] = 0
     data: Annotated[
-        str, tyro.conf.arg(help="images to train on: digits, cifar10, or an .npz with x_train, y_train, x_test, y_test")
-    ] = "digits"
+        str | None,
+        tyro.conf.arg(help="images to train on: digits, cifar10, or an .npz with x_train, y_train, x_test, y_test"),
+    ] = None
     recompute: Annotated[
         tyro.conf.FlagCreatePairsOff[bool],
         tyro.conf.arg(help="run again what is kept in paper_figs/data, with the settings of the kept run"),
@@ -164,7 +165,7 @@ def _computed(name: str, options: Options) -> tuple[xr.Dataset, Path]:
 
 def _is_kept(name: str, options: Options) -> bool:
     """Return whether the figure is that of the run folder that is kept with the package: nothing else is asked for."""
-    is_other = options.seed != 0 or (PLOTS[name].with_data is not None and options.data != "digits")
+    is_other = options.seed != 0 or (PLOTS[name].with_data is not None and options.data is not None)
     return (KEPT / name).exists() and options.preset is None and not is_other
 
 
@@ -181,7 +182,7 @@ def _settings(name: str, options: Options) -> Any:
         return type(chosen).model_validate(runs.read_json(KEPT / name / "settings.json")["settings"])
     fields = chosen.model_dump() | {"seed": options.seed}
     if plot.with_data is not None:
-        return plot.with_data(type(chosen)(**fields), options.data)
+        return plot.with_data(type(chosen)(**fields), options.data or "digits")
     return type(chosen)(**fields)
 
 

@@ -46,7 +46,7 @@ _NUMBERS = {
 class Settings(BaseModel):
     """Nothing to choose but the seed: the table is what it is."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     seed: int = Field(0, ge=0, description="seed of the run")
 

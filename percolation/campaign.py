@@ -156,10 +156,11 @@ def run(
             summary["seconds"] = round(seconds / n_workers, 1)
         runs.write_json(folder / "summary.json", summary)
         runs.write_dataset(result, dataset)
-    (folder / "journal.sqlite").unlink(missing_ok=True)
-    shutil.rmtree(folder / "scratch", ignore_errors=True)
     dataset = runs.read_dataset(result)
     summary = runs.read_json(folder / "summary.json")
+    # Only a result that can be read makes them superfluous.
+    (folder / "journal.sqlite").unlink(missing_ok=True)
+    shutil.rmtree(folder / "scratch", ignore_errors=True)
     return Run(folder=folder, dataset=dataset, summary=summary, is_reused=is_reused)
 
 

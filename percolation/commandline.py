@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import tyro
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from percolation import campaign, runs
 
@@ -109,6 +109,8 @@ def one_line_errors(program: str) -> Any:
     """Turn what a user can mend into one line and exit status 2; what is our mistake keeps its traceback."""
     try:
         yield
+    except ValidationError as error:
+        fail(program, _setting(" ".join(str(error).split())))
     except (runs.RunError, ValueError, OSError) as error:
         fail(program, str(error))
     except MemoryError as error:
@@ -195,9 +197,13 @@ def _flatten(box: str) -> str:
             blocks.append([])
         else:
             blocks[-1].append(line)
-    text = " ".join(" ".join(blocks[0] if box.startswith("╭") else blocks[1]).split())
+    return _setting(" ".join(" ".join(blocks[0] if box.startswith("╭") else blocks[1]).split()))
+
+
+def _setting(text: str) -> str:
+    """Return the first of pydantic's complaints as one line, or the text if there is none."""
     pattern = (
-        r"validation errors? for \w+ (\S+ )?(?:Input should|Value error,) "
+        r"validation errors? for \w+ (\S+ )?(?:\w+ should|Value error,) "
         r"(.*?) \[type=\w+, input_value=(.*?), input_type"
     )
     match = re.search(pattern, text)

@@ -68,7 +68,7 @@ _TASK_SITES = 2**22  # swept in one task, or one field
 class Settings(BaseModel):
     """How large the tori, and how many fields."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     max_sites: int = Field(350_000, ge=111_000, le=8_000_000, description="sites of the largest torus")
     sites: int = Field(
@@ -131,7 +131,7 @@ def wrapping_densities(field: Floats) -> Floats:
     Raises
     ------
     ValueError
-        If the lattice is too small or too large for :func:`percolation.sweep.wrapping_in_order`.
+        If a value is nan, or the lattice is too small or too large for :func:`percolation.sweep.wrapping_in_order`.
 
     Examples
     --------
@@ -139,6 +139,9 @@ def wrapping_densities(field: Floats) -> Floats:
     >>> (9 * wrapping_densities(field)).round().tolist()
     [[3.0, 5.0], [5.0, 7.0]]
     """
+    field = np.asarray(field)
+    if np.isnan(field).any():
+        raise ValueError("field must hold numbers, got nan")
     order = np.argsort(field, axis=None)
     wrapped = [sweep.wrapping_in_order(way, field.shape) for way in (order[::-1], order)]
     return np.stack(wrapped) / field.size

@@ -24,7 +24,7 @@ Length = Annotated[int, Field(ge=1)]
 class Settings(BaseModel):
     """One lattice of independently occupied sites."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     shape: tuple[Length, ...] = Field((256, 256), min_length=1, description="sites along each axis")
     p: float = Field(0.5927460508, ge=0, le=1, description="occupation probability")

@@ -47,7 +47,7 @@ _LARGEST_P = 0.95
 class Settings(BaseModel):
     """Which lattices, and how many clusters."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     dimensions: tuple[Dimension, ...] = Field(
         (3, 4, 5, 6, 8, 10, 13, 18, 25, 40, 64, 100, 200, 1000),

@@ -131,8 +131,13 @@ def _plain(value: Any) -> Any:
 
 
 def write_dataset(path: Path, dataset: xr.Dataset) -> None:
-    """Write ``dataset`` as netCDF 4."""
-    write(path, lambda part: dataset.to_netcdf(part, engine="h5netcdf"))
+    """Write ``dataset`` as netCDF 4, arrays of numbers with check sums."""
+    encoding = {
+        name: {**variable.encoding, "fletcher32": True}
+        for name, variable in dataset.variables.items()
+        if variable.size and variable.ndim and variable.dtype.kind in "biuf"
+    }
+    write(path, lambda part: dataset.to_netcdf(part, engine="h5netcdf", encoding=encoding))
 
 
 def read_dataset(path: Path) -> xr.Dataset:

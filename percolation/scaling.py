@@ -35,7 +35,7 @@ Dimension = Annotated[int, Field(ge=2, le=200_000)]
 class Settings(BaseModel):
     """Which cubes, in which dimensions, and how many clusters."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     deltas: tuple[Delta, ...] = Field(
         (0.2, 0.1, 0.05, 0.01, 0.0005), min_length=1, description="interval lengths of Eq. 4; p = delta"

@@ -22,7 +22,7 @@ KINDS: tuple[threshold.Kind, ...] = ("site", "bond")
 class Settings(BaseModel):
     """Which dimensions, and how far each is invaded."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     dimensions: tuple[Annotated[int, Field(ge=2, le=100)], ...] = Field(
         tuple(range(2, 21)), min_length=1, description="dimensions d of the lattice Z^d"

@@ -258,7 +258,7 @@ def _intercept(
 class Settings(BaseModel):
     """Which lattice, and how long."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     dimension: int = Field(7, ge=2, le=100, description="dimension d of the lattice Z^d")
     kind: Kind = Field("site", description="whether sites or bonds are occupied")

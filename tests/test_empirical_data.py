@@ -112,3 +112,20 @@ def test_cifar10_without_a_network_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "CIFAR10", refuse)
     with pytest.raises(OSError, match=r"cifar10 cannot be downloaded to .*no network.*give a file by --data FILE\.npz"):
         data.load("cifar10")
+
+
+def test_any_damage_of_a_file_is_one_line(tmp_path):
+    """A compressed file with one byte after another changed: it reads, or is refused with its name."""
+    path = tmp_path / "images.npz"
+    images = np.zeros((3, 3, 32, 32), dtype=np.uint8)
+    labels = np.arange(3)
+    np.savez_compressed(path, x_train=images, y_train=labels, x_test=images, y_test=labels)
+    whole, complaints = path.read_bytes(), []
+    for place in range(0, len(whole), 11):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            data.load(str(path))
+        except ValueError as error:
+            complaints.append(str(error))
+    assert len(complaints) > 10
+    assert all(complaint.startswith(str(path)) for complaint in complaints)

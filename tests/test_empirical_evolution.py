@@ -218,8 +218,18 @@ def test_the_last_four_checkpoints_are_kept_and_a_damaged_one_is_passed_over(tmp
     _bring(tmp_path, 6, stops=range(6))
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"a batches={n}.pt" for n in (3, 4, 5, 6)]
     newest = tmp_path / "a batches=6.pt"
-    newest.write_bytes(newest.read_bytes()[:500])
-    assert _bring(tmp_path, 6) == [(5, 6)]
+    whole = newest.read_bytes()
+    for damage in (
+        whole[:500],
+        whole[:3000] + bytes([whole[3000] ^ 1]) + whole[3001:],  # a bit
+        b"no training",
+    ):
+        newest.write_bytes(damage)
+        assert _bring(tmp_path, 6) == [(5, 6)]
+    for foreign in ([1, 2], {"done": 6}, {"network": {}, "optimiser": {}, "done": 6}):
+        torch.save(foreign, newest)
+        (tmp_path / "a batches=abc.pt").write_bytes(b"")
+        assert _bring(tmp_path, 6) == [(5, 6)]
     assert _bring(tmp_path, 6) == []
 
 
@@ -296,3 +306,9 @@ def test_equal_settings_mean_equal_data(tmp_path):
 def test_impossible_settings_are_refused(change, message):
     with pytest.raises(ValidationError, match=message):
         evolution.EvolutionSettings(**change)
+
+
+def test_a_last_batch_of_one_image_is_refused():
+    n_images = len(data.load("digits").x_train)
+    with pytest.raises(ValueError, match=f"got {n_images - 1} for {n_images} images"):
+        evolution.with_digest(TINY.model_copy(update={"batch_size": n_images - 1}))

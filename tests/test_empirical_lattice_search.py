@@ -348,7 +348,7 @@ def test_pairs_share_the_labels_they_are_said_to():
 
 def test_pairs_that_share_nothing_end_the_draw():
     network = network_lattice.build(network_lattice.LatticeNetwork(), 2, 1)
-    with pytest.raises(RuntimeError, match="two cubes must share a label, got none of 10000 pairs in 2 dimensions"):
+    with pytest.raises(ValueError, match="two cubes must share a label, got none of 10,000 pairs in 2 dimensions"):
         lattice_pairs.draw_pair(network, dimension=2, n_cells=1, radius=1.0, delta=0.25, rng=np.random.default_rng(0))
 
 
@@ -435,4 +435,4 @@ def test_lattices_that_are_none_are_refused(lattices, message):
 
 def test_delta_must_be_one_over_a_whole_number():
     with pytest.raises(ValueError, match=r"delta must be 1/n for a whole number n, got 0\.3"):
-        lattice_pairs.tasks(lattice_pairs.CI.model_copy(update={"delta": 0.3}))
+        lattice_pairs.Settings(**lattice_pairs.CI.model_dump() | {"delta": 0.3})

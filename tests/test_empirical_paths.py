@@ -145,3 +145,21 @@ def test_what_makes_no_path_is_refused():
         paths.loss_curves(classifier, [_stops(1, 0)], torch.tensor([0]))
     with pytest.raises(ValueError, match="n_points must be at least 2 for each of 3 segments, got 5"):
         paths.loss_curves(classifier, [_stops(4, 0)], torch.tensor([0]), n_points=5)
+
+
+def test_a_loss_that_is_no_number_is_no_barrier_to_pass():
+    """Wherever it is met: at a stop, or between the points of the grid, near the peak."""
+
+    class Hole(_Hill):
+        def forward(self, x):
+            logits = super().forward(x)
+            near = (x - self.centre).flatten(1).norm(dim=1) < 0.02
+            return torch.where(near[:, None], torch.nan, logits)
+
+    a, c = torch.zeros(3, 4, 4), torch.full((3, 4, 4), 0.5)
+    hole = Hole(a + 0.3141 * (c - a), 2.0)
+    for stops in ([a, c], [c, c + 1, a, c], [c + 1, c + 0.3141 * (a - c), c]):
+        (curve,) = paths.loss_curves(hole, [torch.stack(stops)], torch.tensor([0]), n_points=20 * (len(stops) - 1) + 1)
+        assert math.isnan(curve.barrier) == bool(curve.peak_loss.isnan().any())
+    (curve,) = paths.loss_curves(hole, [torch.stack([c, c + 1, a, c])], torch.tensor([0]), n_points=61)
+    assert math.isnan(curve.barrier)

@@ -235,3 +235,14 @@ def test_what_cannot_be_optimised_is_refused(network, options, message):
     chosen = {"targets": torch.zeros(2, dtype=torch.long), "threshold": 0.1, "max_iterations": 1} | options
     with pytest.raises(ValueError, match=message):
         synthesis.optimise_inputs(network, torch.zeros(2, 3, 32, 32), **chosen)
+
+
+def test_gradients_are_taken_wherever_it_is_called_and_none_are_left(network):
+    starts = _starts(2).requires_grad_(True)
+    options = {"threshold": 0.1, "max_iterations": 3}
+    with torch.no_grad():
+        inside = synthesis.optimise_inputs(network, starts, torch.tensor([0, 1]), **options)
+    outside = synthesis.optimise_inputs(network, starts.detach(), torch.tensor([0, 1]), **options)
+    assert torch.equal(inside.inputs, outside.inputs)
+    assert not inside.inputs.requires_grad
+    assert starts.grad is None

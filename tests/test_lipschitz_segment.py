@@ -498,3 +498,16 @@ def test_rounding_of_the_cross_entropy_is_within_its_bounds(seed):
         assert found.lower_loss <= exact <= found.upper_loss
     assert found.upper_error == 0.0
     assert found.upper_loss - found.lower_loss <= 1e-9 * found.loss + 1e-299
+
+
+@pytest.mark.parametrize("target", [True, 1.0, torch.tensor(1.0), 2, -1])
+def test_a_target_is_a_class(target):
+    a, b = torch.zeros(2, 2, dtype=torch.float64)
+    with pytest.raises(ValueError, match="target must be a class from 0 to 1"):
+        segment.maximise_segment(nn.Identity().eval(), a, b, target)
+
+
+@pytest.mark.parametrize("slope, rounding", [(-1.0, 0.0), (1.0, -1.0), (math.nan, 0.0)])
+def test_a_loss_has_no_negative_slope(slope, rounding):
+    with pytest.raises(ValueError, match="must be at least 0"):
+        segment.ConvexLoss(function=lambda logits: logits[:, 0], upper_slope=slope, upper_rounding=rounding)

@@ -114,7 +114,7 @@ def test_seed_and_preset_reach_the_settings():
         ("report fig08", "got report"),
         ("", "got nothing"),
         ("fig08 --preset huge", "--preset"),
-        ("fig08 --seed -1", "seed"),
+        ("fig08 --seed -1", "paper_figs: seed must be greater than or equal to 0, got -1"),
         ("fig09 --data /nowhere.npz", "/nowhere.npz"),
         ("fig08 --to /proc/nowhere", "cannot use /proc/nowhere"),
         ("fig08 --device tpu", "--device"),

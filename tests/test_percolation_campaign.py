@@ -190,6 +190,16 @@ def test_folders_that_do_not_fit_are_refused_and_left_alone(tmp_path):
     with pytest.raises(runs.RunError, match=r"result.nc is damaged"):
         campaign.run(experiment(), settings, out=tmp_path)
     assert result.stat().st_size == len(whole) // 2
+    # One bit of an array of numbers: its check sum tells.
+    numbers = finished.dataset["x"].to_numpy().tobytes()
+    place = whole.index(numbers)
+    result.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    journal = finished.folder / "journal.sqlite"
+    journal.write_bytes(b"a journal")
+    with pytest.raises(runs.RunError, match=r"result.nc is damaged"):
+        campaign.run(experiment(), settings, out=tmp_path)
+    assert journal.read_bytes() == b"a journal"  # nothing is thrown away before the result is read
+    journal.unlink()
     result.write_bytes(whole)
 
     (finished.folder / "summary.json").write_text("nonsense")

@@ -194,3 +194,10 @@ def test_the_command_prints_the_table(capsys, tmp_path):
 def test_mistakes_are_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_field_that_is_no_number_somewhere_is_refused():
+    field = np.arange(16.0).reshape(4, 4)
+    field[1, 2] = np.nan
+    with pytest.raises(ValueError, match="field must hold numbers, got nan"):
+        levelsets.wrapping_densities(field)
