@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from torch.nn import functional
 
-from empirical import models, untrained
+from empirical import captured, models, untrained
 from empirical.connect import Connection
 from empirical.models import Network
 from empirical.paths import on_segments
@@ -49,7 +49,7 @@ def experiment(device: str) -> Experiment[Settings, int]:
     where = models.check_device(device)
 
     def run_task(settings: Settings, pair: int, seed: np.random.SeedSequence) -> Arrays:
-        with threads.one_thread():
+        with threads.one_thread(), captured.own_stream(where):
             return _run_pair(settings, pair, seed, where)
 
     return Experiment(

@@ -133,10 +133,12 @@ def connect(
             projection=projection or "step",
             precision=precision,
         )
-        for i, pair in enumerate(pairs):
+        for pair, converged, steps in zip(
+            pairs, bypass.is_converged.tolist(), bypass.iterations.tolist(), strict=True
+        ):
             n_bypasses[pair] += 1
-            n_converged[pair] += int(bypass.is_converged[i])
-            n_gradients[pair] += int(bypass.iterations[i])
+            n_converged[pair] += converged
+            n_gradients[pair] += steps
         busy = sorted(set(pairs))
         for pair in busy:
             new = {segment: bypass.inputs[i] for i, (owner, segment) in enumerate(work) if owner == pair}

@@ -21,7 +21,7 @@ import xarray as xr
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from torch import nn
 
-from empirical import checkpoints, data, models, train
+from empirical import captured, checkpoints, data, models, train
 from empirical.data import Images
 from empirical.models import N_CLASSES, Network, Precision
 from empirical.synthesis import noise
@@ -166,7 +166,7 @@ def experiment(device: str) -> Experiment[EvolutionSettings, Task]:
         settings: EvolutionSettings, task: Task, seed: np.random.SeedSequence, scratch: Path | None = None
     ) -> Arrays:
         images = images_of(settings)
-        with threads.one_thread():
+        with threads.one_thread(), captured.own_stream(where):
             with locks.setdefault(task.training, threading.Lock()):
                 network = _trained(settings, task, images, where, scratch)
             return _run_stage(settings, network, images, seed)

@@ -181,6 +181,9 @@ def for_gradients(
     if faster is network:
         faster = copy.deepcopy(network)
     faster = faster.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+    for module in faster.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear | _Matrix):
+            module.to(torch.bfloat16)  # what autocast would do again in every step
 
     def logits(x: torch.Tensor) -> torch.Tensor:
         with torch.autocast(x.device.type, torch.bfloat16):

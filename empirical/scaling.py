@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from empirical import models, untrained
+from empirical import captured, models, untrained
 from empirical.models import N_CLASSES, Precision
 from empirical.untrained import Bypass, UntrainedSettings
 from lipschitz import threads
@@ -89,7 +89,7 @@ def experiment(device: str) -> Experiment[ScalingSettings, Task]:
     def run_task(settings: ScalingSettings, task: Task, _seed: np.random.SeedSequence) -> Arrays:
         # Networks of the same number share their seed, whatever is changed: differences are within pairs.
         seed = campaign.seed_sequence(settings.seed, f"network={task.network}")
-        with threads.one_thread():
+        with threads.one_thread(), captured.own_stream(where):
             found = untrained.run_network(_with(settings, task), seed, where)
         kept = ("barrier", "is_connected", "length_ratio", "deviation", "converged", "iterations")
         return {name: found[name] for name in kept}

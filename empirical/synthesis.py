@@ -9,23 +9,24 @@ The high-frequency penalty is the anisotropic total variation: the sum over chan
 differences of neighbouring pixels, as the authors' code has it.
 
 Gradients may be taken in bfloat16. Whether a row is done is decided in float32, and so is what is reported.
+
+On a GPU the steps are a captured graph (``captured``), which says there what it does otherwise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import nn
-from torch.nn import functional
 
+from empirical import captured
+from empirical.descent import Projection, Rows, Rule, cross_entropies, total_variation, unit_vectors
 from empirical.models import IMAGE_SHAPE, Precision, for_gradients, frozen
 
-Projection = Literal["step", "gradient"]
-
-_BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8  # Adam's usual constants
+__all__ = ["Optimised", "Projection", "noise", "optimise_inputs", "total_variation"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +48,6 @@ def noise(
 ) -> torch.Tensor:
     """Return starts N(0, scale^2), one row from each generator, shape (len(generators), *shape), on the CPU."""
     return torch.stack([scale * torch.randn(shape, generator=generator) for generator in generators])
-
-
-def total_variation(images: torch.Tensor) -> torch.Tensor:
-    """Return the anisotropic total variation of each image, shape (n,), for images (n, c, h, w)."""
-    down = (images[:, :, 1:, :] - images[:, :, :-1, :]).abs().sum(dim=(1, 2, 3))
-    right = (images[:, :, :, 1:] - images[:, :, :, :-1]).abs().sum(dim=(1, 2, 3))
-    return down + right
 
 
 def optimise_inputs(
@@ -133,63 +127,69 @@ def optimise_inputs(
         if rows_of is not None and len(rows_of) != n:
             raise ValueError(f"{name} must have a row for each of the {n} starts, got {len(rows_of)}")
     weights = torch.zeros(n, device=starts.device) if high_frequency is None else high_frequency.to(starts)
-    origins = torch.zeros_like(starts) if anchors is None else anchors
-    is_penalised = mse > 0 or bool((weights > 0).any())
-    units = None if normals is None else _unit(normals)
-    best, best_losses = starts.clone(), torch.full((n,), torch.inf, device=starts.device)
-    iterations = torch.full((n,), max_iterations, device=starts.device)
-
-    rows = torch.arange(n, device=starts.device)  # the rows still under way
-    x = starts.clone()
-    mean, square = torch.zeros_like(x), torch.zeros_like(x)  # Adam's moments
+    rule = Rule(
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        mse=mse,
+        is_penalised=mse > 0 or bool((weights > 0).any()),
+        projection=projection,
+    )
+    rows = Rows(
+        index=torch.arange(n, device=starts.device),
+        targets=targets,
+        weights=weights,
+        starts=starts,
+        origins=torch.zeros_like(starts) if anchors is None else anchors,
+        units=None if normals is None else unit_vectors(normals),
+        x=starts.clone(),
+        mean=torch.zeros_like(starts),
+        square=torch.zeros_like(starts),
+    )
     # Rows leave a thousandth below the threshold, so that no rounding lifts them above it again in another batch.
-    target_loss = 0.999 * threshold
-    with frozen(network), torch.enable_grad():
+    target = 0.999 * threshold
+    with frozen(network):
         logits = for_gradients(network, starts, precision=precision)
-        for step in range(1, max_iterations + 2):
-            x.requires_grad_(True)
-            losses = functional.cross_entropy(logits(x), targets[rows], reduction="none")
-            with torch.no_grad():
-                is_done = losses <= target_loss
-                if precision != "float32" and is_done.any():
-                    exact = functional.cross_entropy(network(x[is_done]), targets[rows[is_done]], reduction="none")
-                    is_done[is_done.clone()] = exact <= target_loss
-                is_better = (losses < best_losses[rows]) | is_done
-                best[rows[is_better]] = x[is_better]
-                best_losses[rows[is_better]] = losses[is_better]
-                iterations[rows[is_done]] = step - 1
-                stay = ~is_done
-            if step > max_iterations or not stay.any():
-                break
-            objective = losses.sum()
-            if is_penalised:
-                moved = x - origins[rows]
-                objective = objective + (weights[rows] * total_variation(moved)).sum()
-                objective = objective + mse * moved.square().mean(dim=(1, 2, 3)).sum()
-            (gradient,) = torch.autograd.grad(objective, x)
-            x = x.detach()
-            if not stay.all():
-                rows, x, gradient, mean, square = (tensor[stay] for tensor in (rows, x, gradient, mean, square))
-            gradient = gradient + weight_decay * x
-            if units is not None and projection == "gradient":
-                gradient = _off(gradient, units[rows])
-            mean = _BETA_1 * mean + (1 - _BETA_1) * gradient
-            square = _BETA_2 * square + (1 - _BETA_2) * gradient * gradient
-            root = (square / (1 - _BETA_2**step)).sqrt() + _EPSILON
-            x = x - learning_rate / (1 - _BETA_1**step) * mean / root
-            if units is not None and projection == "step":
-                x = starts[rows] + _off(x - starts[rows], units[rows])
+        descend = captured.descend if starts.device.type == "cuda" else _descend
+        best, iterations = descend(
+            *(network, logits, rows, rule), target=target, max_iterations=max_iterations, precision=precision
+        )
         with torch.no_grad():
-            final = functional.cross_entropy(network(best), targets, reduction="none").float()
+            final = cross_entropies(network(best), targets).float()
     return Optimised(inputs=best, losses=final, is_converged=final <= threshold, iterations=iterations)
 
 
-def _unit(vectors: torch.Tensor) -> torch.Tensor:
-    norms: torch.Tensor = vectors.flatten(1).norm(dim=1).clamp_min(torch.finfo(vectors.dtype).tiny)
-    return vectors / norms[:, None, None, None]
-
-
-def _off(moves: torch.Tensor, units: torch.Tensor) -> torch.Tensor:
-    """Return each move without its part along the unit vector of its row."""
-    along = (moves * units).sum(dim=(1, 2, 3), keepdim=True)
-    return moves - along * units
+def _descend(
+    network: nn.Module,
+    logits: Callable[[torch.Tensor], torch.Tensor],
+    rows: Rows,
+    rule: Rule,
+    *,
+    target: float,
+    max_iterations: int,
+    precision: Precision,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the best input of each row and the steps it took; a row leaves the batch when it is at ``target``."""
+    best, best_losses = rows.x.clone(), torch.full_like(rows.weights, torch.inf)
+    iterations = torch.full_like(rows.index, max_iterations)
+    for step in range(1, max_iterations + 2):
+        x = rows.x.requires_grad_(True)
+        with torch.enable_grad():
+            losses = cross_entropies(logits(x), rows.targets)
+        with torch.no_grad():
+            is_done = losses <= target
+            if precision != "float32" and is_done.any():
+                is_done[is_done.clone()] = cross_entropies(network(x[is_done]), rows.targets[is_done]) <= target
+            is_better = (losses < best_losses[rows.index]) | is_done
+            best[rows.index[is_better]] = x[is_better]
+            best_losses[rows.index[is_better]] = losses[is_better]
+            iterations[rows.index[is_done]] = step - 1
+            stay = ~is_done
+        if step > max_iterations or not stay.any():
+            break
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(rule.objective(rows, x, losses), x)
+        rows.x = x.detach()
+        if not stay.all():
+            rows, gradient = rows.taken(stay), gradient[stay]
+        rows.x, rows.mean, rows.square = rule.moved(rows, gradient, *rule.corrections(step))
+    return best, iterations

@@ -32,7 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from scipy import stats
 from torch import nn
 
-from empirical import models
+from empirical import captured, models
 from empirical.connect import Connection, connect
 from empirical.models import N_CLASSES, Network, Precision
 from empirical.synthesis import Optimised, noise, optimise_inputs
@@ -115,7 +115,7 @@ def experiment(device: str) -> Experiment[UntrainedSettings, int]:
     where = models.check_device(device)
 
     def run_task(settings: UntrainedSettings, network: int, seed: np.random.SeedSequence) -> Arrays:
-        with threads.one_thread():
+        with threads.one_thread(), captured.own_stream(where):
             return run_network(settings, seed, where, certify=settings.certify and network == 0)
 
     return Experiment(

@@ -1,0 +1,184 @@
+"""Optimisation of inputs on a GPU: the steps of ``synthesis`` as a graph that is captured once and replayed.
+
+A step on a small network is some two hundred kernels of a few microseconds each; launched one by one, the computer
+needs ten times as long as the GPU. So the step is captured, and the computer looks at the rows after every few replays
+only. A row that is done in between is frozen by the step itself, so it stops where it would have stopped alone. In
+bfloat16 a row that is low is looked at in float32; one that is not yet at the target goes on, and is frozen next where
+its bfloat16 loss has fallen by the share by which the float32 one was too high. Rows that are done leave the batch when
+half of it has.
+
+Threads may optimise at the same time: each has a stream of its own, and their graphs run side by side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+
+import torch
+from torch import nn
+
+from empirical.descent import Rows, Rule, cross_entropies
+from empirical.models import Precision
+
+_STEPS = 32  # between two looks
+_SMALL = 8  # rows that are not worth another capture
+
+
+@contextlib.contextmanager
+def own_stream(device: torch.device) -> Iterator[None]:
+    """Let the calling thread's work on a GPU run on a stream of its own, beside that of other threads."""
+    if device.type != "cuda":
+        yield
+        return
+    if _of_thread.stream is None:
+        _of_thread.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's stubs
+    outer = torch.cuda.current_stream(device)
+    _of_thread.stream.wait_stream(outer)
+    with torch.cuda.stream(_of_thread.stream):
+        yield
+    outer.wait_stream(_of_thread.stream)
+
+
+class _OfThread(threading.local):
+    """The stream of a thread and its last graph, whose memory the next one takes over."""
+
+    stream: torch.cuda.Stream | None = None
+    graph: torch.cuda.CUDAGraph | None = None
+
+
+_of_thread = _OfThread()
+_capturing = threading.Lock()
+
+
+def repeated(step: Callable[[], None], device: torch.device) -> Callable[[], object]:
+    """Return what does ``step`` again: on a GPU, within ``own_stream``, a captured graph; elsewhere the step itself.
+
+    The step is done once before it is captured. It must work in place, on tensors that the caller keeps.
+    """
+    if device.type != "cuda":
+        return step
+    step()
+    graph = torch.cuda.CUDAGraph()
+    pool = None if _of_thread.graph is None else _of_thread.graph.pool()
+    with _capturing:
+        graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+        try:
+            step()
+        finally:
+            graph.capture_end()
+    _of_thread.graph = graph
+    return graph.replay
+
+
+@dataclass(slots=True, kw_only=True)
+class _State(Rows):
+    """Rows whose tensors a step changes in place.
+
+    ``age`` counts the steps of a row, and goes one beyond the most when the last point has been looked at. A row is
+    frozen where its loss is at most its ``limit``. ``losses`` are those that the last step saw.
+    """
+
+    age: torch.Tensor
+    limit: torch.Tensor
+    losses: torch.Tensor
+    best: torch.Tensor
+    best_losses: torch.Tensor
+
+
+def descend(
+    network: nn.Module,
+    logits: Callable[[torch.Tensor], torch.Tensor],
+    rows: Rows,
+    rule: Rule,
+    *,
+    target: float,
+    max_iterations: int,
+    precision: Precision,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the best input of each row and the steps it took."""
+    device = rows.x.device
+    # What was made on the caller's stream stays referenced until its stream waits for this one.
+    best, iterations = rows.x.clone(), torch.full_like(rows.index, max_iterations)
+    descent = _Descent(network, logits, rule, target, max_iterations, precision)
+    with own_stream(device), torch.no_grad():
+        state = _State(
+            **{field.name: getattr(rows, field.name) for field in fields(rows)},
+            age=torch.zeros_like(rows.index),
+            limit=torch.full_like(rows.weights, target),
+            losses=torch.full_like(rows.weights, torch.inf),
+            best=rows.x,
+            best_losses=torch.full_like(rows.weights, torch.inf),
+        )
+        waiting = torch.arange(len(rows.index), device=device)
+        while len(waiting):
+            state = state.taken(waiting)
+            again = repeated(functools.partial(descent.step, state), device)
+            is_waiting = torch.ones_like(state.index, dtype=torch.bool)
+            n = n_waiting = len(state.index)
+            while n_waiting > (n // 2 if n > _SMALL else 0):
+                for _ in range(_STEPS):
+                    again()
+                is_over = is_waiting & descent.is_over(state, is_waiting)
+                best[state.index[is_over]] = state.best[is_over]
+                iterations[state.index[is_over]] = state.age[is_over].clamp(max=max_iterations)
+                state.limit[is_over] = torch.inf
+                is_waiting &= ~is_over
+                n_waiting = int(is_waiting.sum())
+            waiting = torch.nonzero(is_waiting).flatten()
+    return best, iterations
+
+
+class _Descent:
+    def __init__(
+        self,
+        network: nn.Module,
+        logits: Callable[[torch.Tensor], torch.Tensor],
+        rule: Rule,
+        target: float,
+        max_iterations: int,
+        precision: Precision,
+    ) -> None:
+        self._network, self._logits, self._rule = network, logits, rule
+        self._target, self._most, self._precision = target, max_iterations, precision
+        self._corrections = torch.tensor([rule.corrections(step) for step in range(1, max_iterations + 2)]).T
+
+    def step(self, state: _State) -> None:
+        """Look at all rows, and move those that are not frozen; nothing here waits for the GPU."""
+        if self._corrections.device != state.x.device:
+            self._corrections = self._corrections.to(state.x)
+        x = state.x.detach().requires_grad_(True)
+        with torch.enable_grad():
+            losses = cross_entropies(self._logits(x), state.targets)
+            (gradient,) = torch.autograd.grad(self._rule.objective(state, x, losses), x)
+        losses = losses.detach()
+        is_low = losses <= state.limit
+        is_better = (losses < state.best_losses) | is_low
+        is_moving = ~is_low & (state.age < self._most)
+        length, correction = self._corrections[:, state.age.clamp(max=self._most), None, None, None]
+        moved = self._rule.moved(state, gradient, length, correction)
+        state.losses.copy_(losses)
+        _replace(state.best, is_better, state.x)
+        _replace(state.best_losses, is_better, losses)
+        for old, new in zip((state.x, state.mean, state.square), moved, strict=True):
+            _replace(old, is_moving, new)
+        state.age += ~is_low
+
+    def is_over(self, state: _State, is_waiting: torch.Tensor) -> torch.Tensor:
+        """Return which rows are done or given up; those that are low in bfloat16 only get another limit."""
+        is_low = state.losses <= state.limit
+        if self._precision != "float32":
+            doubtful = torch.nonzero(is_low & is_waiting).flatten()
+            if len(doubtful):
+                exact = cross_entropies(self._network(state.x[doubtful]), state.targets[doubtful])
+                is_low[doubtful] = exact <= self._target
+                share = (self._target / exact).clamp(max=0.999)
+                state.limit[doubtful] = torch.where(is_low[doubtful], torch.inf, share * state.losses[doubtful])
+        return is_low | (state.age > self._most)
+
+
+def _replace(old: torch.Tensor, which: torch.Tensor, new: torch.Tensor) -> None:
+    torch.where(which.reshape(-1, *(1,) * (old.ndim - 1)), new, old, out=old)

@@ -1,0 +1,103 @@
+"""A step of Adam on many inputs at once, each row with its own state: the arithmetic of ``synthesis``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self
+
+import torch
+from torch.nn import functional
+
+Projection = Literal["step", "gradient"]
+
+_BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8  # Adam's usual constants
+
+
+@dataclass(slots=True, kw_only=True)
+class Rows:
+    """Inputs under way and all that belongs to each, a row of every tensor; images are (n, c, h, w).
+
+    ``index`` says which of the inputs that were asked for a row is. ``weights`` are those of the total variation of x -
+    ``origins``; ``units`` the directions in which a row must not move, if any; ``mean`` and ``square`` Adam's moments.
+    """
+
+    index: torch.Tensor
+    targets: torch.Tensor
+    weights: torch.Tensor
+    starts: torch.Tensor
+    origins: torch.Tensor
+    units: torch.Tensor | None
+    x: torch.Tensor
+    mean: torch.Tensor
+    square: torch.Tensor
+
+    def taken(self, which: torch.Tensor) -> Self:
+        """Return copies of some of the rows."""
+        values: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            values[field.name] = None if value is None else value[which]
+        return type(self)(**values)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """What is minimised, and how; the same for all rows. See ``synthesis.optimise_inputs``."""
+
+    learning_rate: float
+    weight_decay: float
+    mse: float
+    is_penalised: bool
+    projection: Projection
+
+    def corrections(self, step: int) -> tuple[float, float]:
+        """Return the length of Adam's step number ``step``, from 1, and what divides its mean square gradient."""
+        return self.learning_rate / (1 - _BETA_1**step), 1 - _BETA_2**step
+
+    def objective(self, rows: Rows, x: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
+        """Return the sum over rows of what is minimised, at ``x``, where their cross-entropies are ``losses``."""
+        objective = losses.sum()
+        if self.is_penalised:
+            moved = x - rows.origins
+            objective = objective + (rows.weights * total_variation(moved)).sum()
+            objective = objective + self.mse * moved.square().mean(dim=(1, 2, 3)).sum()
+        return objective
+
+    def moved(
+        self, rows: Rows, gradient: torch.Tensor, length: float | torch.Tensor, correction: float | torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return x and Adam's two moments after a step; ``length`` and ``correction`` may be tensors (n, 1, 1, 1)."""
+        gradient = gradient + self.weight_decay * rows.x
+        if rows.units is not None and self.projection == "gradient":
+            gradient = _off(gradient, rows.units)
+        mean = _BETA_1 * rows.mean + (1 - _BETA_1) * gradient
+        square = _BETA_2 * rows.square + (1 - _BETA_2) * gradient * gradient
+        root = (square / correction).sqrt() + _EPSILON
+        x = rows.x - length * mean / root
+        if rows.units is not None and self.projection == "step":
+            x = rows.starts + _off(x - rows.starts, rows.units)
+        return x, mean, square
+
+
+def total_variation(images: torch.Tensor) -> torch.Tensor:
+    """Return the anisotropic total variation of each image, shape (n,), for images (n, c, h, w)."""
+    down = (images[:, :, 1:, :] - images[:, :, :-1, :]).abs().sum(dim=(1, 2, 3))
+    right = (images[:, :, :, 1:] - images[:, :, :, :-1]).abs().sum(dim=(1, 2, 3))
+    return down + right
+
+
+def cross_entropies(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the cross-entropy of each row, in nats, shape (n,)."""
+    return functional.cross_entropy(logits, targets, reduction="none")
+
+
+def unit_vectors(vectors: torch.Tensor) -> torch.Tensor:
+    """Return the rows (n, c, h, w) divided by their norms; zeros stay."""
+    norms: torch.Tensor = vectors.flatten(1).norm(dim=1).clamp_min(torch.finfo(vectors.dtype).tiny)
+    return vectors / norms[:, None, None, None]
+
+
+def _off(moves: torch.Tensor, units: torch.Tensor) -> torch.Tensor:
+    """Return each move without its part along the unit vector of its row."""
+    along = (moves * units).sum(dim=(1, 2, 3), keepdim=True)
+    return moves - along * units

@@ -1,0 +1,153 @@
+"""The loop of a GPU: it does what the loop of a CPU does. Without a GPU its step is done uncaptured."""
+
+import pytest
+import torch
+
+from empirical import captured, models, synthesis
+from empirical.descent import Rule
+
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda",
+        marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")],
+    ),
+]
+
+
+def _starts(n, seed=0):
+    return synthesis.noise([torch.Generator().manual_seed(100 * seed + row) for row in range(n)])
+
+
+def _both(monkeypatch, device, starts, *, network="convnet", **options):
+    """Return what the two loops find."""
+    device = models.check_device(device)
+    module = models.build(network, generator=torch.Generator().manual_seed(0), device=device)
+    options = {name: value.to(device) if torch.is_tensor(value) else value for name, value in options.items()}
+    targets = torch.arange(len(starts), device=device) % 10
+    found = []
+    plain = synthesis._descend
+    for descend in (plain, captured.descend):
+        monkeypatch.setattr(synthesis, "_descend", descend)
+        monkeypatch.setattr(synthesis.captured, "descend", descend)
+        found.append(synthesis.optimise_inputs(module, starts.to(device), targets, **options))
+    return found
+
+
+def _same(plain, other, *, steps=0, pixels=1e-5):
+    assert torch.equal(plain.is_converged, other.is_converged)
+    assert (plain.iterations - other.iterations).abs().max() <= steps
+    torch.testing.assert_close(other.inputs, plain.inputs, rtol=0, atol=pixels)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("n", [1, 5, 40])
+def test_rows_stop_where_they_stop_in_the_loop_of_a_cpu(monkeypatch, device, n):
+    plain, other = _both(monkeypatch, device, _starts(n), threshold=0.05, max_iterations=300)
+    assert plain.is_converged.all()
+    assert n == 1 or len(plain.iterations.unique()) > 3
+    _same(plain, other, steps=device == "cuda", pixels=1e-5 if device == "cpu" else 1e-2)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("most", [0, 1, 31, 32, 33, 74])
+def test_rows_are_given_up_after_the_same_steps(monkeypatch, device, most):
+    plain, other = _both(monkeypatch, device, _starts(12), threshold=0.05, max_iterations=most)
+    assert most != 74 or 0 < int(plain.is_converged.sum()) < 12
+    _same(plain, other, steps=0, pixels=1e-5 if device == "cpu" else 1e-2)
+    torch.testing.assert_close(other.losses, plain.losses, rtol=1e-3 if device == "cuda" else 1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("projection", ["step", "gradient"])
+def test_penalties_anchors_and_hyperplanes_are_kept(monkeypatch, device, projection):
+    starts = _starts(6)
+    plain, other = _both(
+        monkeypatch,
+        device,
+        starts,
+        threshold=0.0,
+        max_iterations=40,
+        weight_decay=1e-3,
+        high_frequency=torch.tensor([1e-3, 0.0]).repeat(3),
+        mse=0.1,
+        anchors=_starts(6, seed=1),
+        normals=_starts(6, seed=2),
+        projection=projection,
+    )
+    _same(plain, other, pixels=1e-4 if device == "cpu" else 2e-2)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_in_bfloat16_a_row_is_done_by_its_float32_loss(monkeypatch, device):
+    plain, other = _both(
+        monkeypatch, device, _starts(12), network="resnet18", threshold=0.05, max_iterations=400, precision="bfloat16"
+    )
+    for found in (plain, other):
+        assert found.is_converged.all()
+        assert (found.losses > 0.03).all()  # none went on for long
+    # A refused row waits for a lower reading, where the loop of a CPU asks again after every step.
+    assert ((plain.iterations - other.iterations).abs() <= 0.1 * plain.iterations + 2).all()
+
+
+def test_a_refused_row_goes_on_until_its_float32_loss_is_low():
+    """The bfloat16 reading is made 20 % too low: each refusal lowers the limit by what the reading was off."""
+    network = models.build("convnet", generator=torch.Generator().manual_seed(0))
+    starts, targets = _starts(4), torch.arange(4)
+
+    def flattering(x):
+        logits = network(x)
+        return logits + 0.25 * torch.nn.functional.one_hot(targets[: len(x)], 10)
+
+    rows = synthesis.Rows(
+        index=torch.arange(4),
+        targets=targets,
+        weights=torch.zeros(4),
+        starts=starts,
+        origins=torch.zeros_like(starts),
+        units=None,
+        x=starts.clone(),
+        mean=torch.zeros_like(starts),
+        square=torch.zeros_like(starts),
+    )
+    rule = Rule(learning_rate=0.05, weight_decay=0.0, mse=0.0, is_penalised=False, projection="step")
+    with models.frozen(network):
+        best, iterations = captured.descend(
+            network, flattering, rows, rule, target=0.05, max_iterations=500, precision="bfloat16"
+        )
+        losses = torch.nn.functional.cross_entropy(network(best), targets, reduction="none")
+    assert (losses <= 0.05).all()
+    assert (losses > 0.03).all()
+    assert (iterations < 500).all()
+    assert torch.equal(rows.x, starts)  # what the caller gave is not changed
+
+
+def test_a_row_without_a_number_is_given_up(monkeypatch):
+    starts = _starts(3)
+    starts[1] = torch.nan
+    plain, other = _both(monkeypatch, "cpu", starts, threshold=0.05, max_iterations=200)
+    assert other.iterations.tolist() == plain.iterations.tolist()
+    assert other.is_converged.tolist() == [True, False, True]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_threads_optimise_side_by_side_as_alone():
+    import joblib
+
+    device = models.check_device("cuda")
+
+    def found(seed):
+        with captured.own_stream(device):
+            network = models.build("resnet18", generator=torch.Generator().manual_seed(seed), device=device)
+            targets = torch.arange(20, device=device) % 10
+            ends = synthesis.optimise_inputs(
+                network, _starts(20, seed).to(device), targets, threshold=0.05, max_iterations=300
+            )
+            return ends.inputs.cpu(), ends.iterations.cpu()
+
+    alone = [found(seed) for seed in range(6)]
+    together = joblib.Parallel(n_jobs=6, backend="threading")(joblib.delayed(found)(seed) for seed in range(6))
+    for (inputs, iterations), (others, counts) in zip(alone, together, strict=True):
+        assert (iterations - counts).abs().max() <= 3
+        torch.testing.assert_close(others, inputs, rtol=0, atol=0.1)
