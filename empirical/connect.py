@@ -133,9 +133,7 @@ def connect(
             projection=projection or "step",
             precision=precision,
         )
-        for pair, converged, steps in zip(
-            pairs, bypass.is_converged.tolist(), bypass.iterations.tolist(), strict=True
-        ):
+        for pair, converged, steps in zip(pairs, bypass.is_converged.tolist(), bypass.iterations.tolist(), strict=True):
             n_bypasses[pair] += 1
             n_converged[pair] += converged
             n_gradients[pair] += steps

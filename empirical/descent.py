@@ -47,27 +47,29 @@ class Rule:
     learning_rate: float
     weight_decay: float
     mse: float
-    is_penalised: bool
+    has_variation: bool
     projection: Projection
 
     def corrections(self, step: int) -> tuple[float, float]:
         """Return the length of Adam's step number ``step``, from 1, and what divides its mean square gradient."""
         return self.learning_rate / (1 - _BETA_1**step), 1 - _BETA_2**step
 
-    def objective(self, rows: Rows, x: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
-        """Return the sum over rows of what is minimised, at ``x``, where their cross-entropies are ``losses``."""
+    def gradient(self, rows: Rows, x: torch.Tensor, losses: torch.Tensor) -> torch.Tensor:
+        """Return the gradient, at ``x``, of what is minimised; ``losses`` are the cross-entropies there, with graph."""
         objective = losses.sum()
-        if self.is_penalised:
-            moved = x - rows.origins
-            objective = objective + (rows.weights * total_variation(moved)).sum()
-            objective = objective + self.mse * moved.square().mean(dim=(1, 2, 3)).sum()
-        return objective
+        if self.mse > 0:
+            objective = objective + self.mse * (x - rows.origins).square().mean(dim=(1, 2, 3)).sum()
+        (gradient,) = torch.autograd.grad(objective, x)
+        if self.has_variation:
+            gradient = gradient + _variation_gradient(x.detach() - rows.origins, rows.weights)
+        return gradient
 
     def moved(
         self, rows: Rows, gradient: torch.Tensor, length: float | torch.Tensor, correction: float | torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return x and Adam's two moments after a step; ``length`` and ``correction`` may be tensors (n, 1, 1, 1)."""
-        gradient = gradient + self.weight_decay * rows.x
+        if self.weight_decay > 0:
+            gradient = gradient + self.weight_decay * rows.x
         if rows.units is not None and self.projection == "gradient":
             gradient = _off(gradient, rows.units)
         mean = _BETA_1 * rows.mean + (1 - _BETA_1) * gradient
@@ -84,6 +86,18 @@ def total_variation(images: torch.Tensor) -> torch.Tensor:
     down = (images[:, :, 1:, :] - images[:, :, :-1, :]).abs().sum(dim=(1, 2, 3))
     right = (images[:, :, :, 1:] - images[:, :, :, :-1]).abs().sum(dim=(1, 2, 3))
     return down + right
+
+
+def _variation_gradient(images: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return the gradient of each row's weighted total variation, in a fourth of the kernels that autograd takes."""
+    gradient = torch.zeros_like(images)
+    for axis in (3, 2):  # and this order of sums makes it autograd's to the bit
+        size = images.shape[axis] - 1
+        signs = (images.narrow(axis, 1, size) - images.narrow(axis, 0, size)).sign()
+        signs *= weights[:, None, None, None]
+        gradient.narrow(axis, 0, size).sub_(signs)
+        gradient.narrow(axis, 1, size).add_(signs)
+    return gradient
 
 
 def cross_entropies(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

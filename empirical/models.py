@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import BasicBlock, ResNet
 
 N_CLASSES = 10
@@ -171,11 +173,12 @@ def for_gradients(
     """Return a faster way from images like ``images``, on their device, to the float32 logits of a frozen network.
 
     With ``"float32"`` they differ from the network's own by rounding only; with ``"bfloat16"`` by half a percent, in a
-    third to two thirds of the time: autocast, with the channels of a pixel side by side in memory.
+    third to two thirds of the time: autocast, with the channels of a pixel side by side in memory. On a GPU, where
+    every kernel costs the same few microseconds, batch norms are folded into the convolutions before them.
     """
     if precision not in get_args(Precision):
         raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision}")
-    faster = with_matrices(network, images)
+    faster = with_matrices(folded(network, images) if images.is_cuda else network, images)
     if precision == "float32":
         return faster
     if faster is network:
@@ -191,6 +194,45 @@ def for_gradients(
         return found.float()
 
     return logits
+
+
+def folded(network: nn.Module, images: torch.Tensor) -> nn.Module:
+    """Return a copy with each batch norm that takes what a convolution gives folded into the convolution.
+
+    ``network`` is in evaluation mode. It is returned as it is if the copy does not give the same logits, beyond
+    rounding: where what a convolution gives is used elsewhere too.
+    """
+    outputs: dict[str, torch.Tensor] = {}
+    pairs: dict[str, str] = {}
+
+    def note(name: str, _module: nn.Module, _arguments: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        outputs[name] = output
+
+    def match(name: str, _module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
+        for convolution, output in outputs.items():
+            if output is arguments[0]:
+                pairs[name] = convolution
+
+    modules = dict(network.named_modules())
+    handles = []
+    for name, module in modules.items():
+        if type(module) is nn.Conv2d:
+            handles.append(module.register_forward_hook(functools.partial(note, name)))
+        elif type(module) is nn.BatchNorm2d and module.track_running_stats:
+            handles.append(module.register_forward_pre_hook(functools.partial(match, name)))
+    try:
+        with torch.no_grad():
+            logits = network(images[:1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    copied = copy.deepcopy(network)
+    for norm, convolution in pairs.items():
+        copied.set_submodule(convolution, fuse_conv_bn_eval(modules[convolution], modules[norm]))
+        copied.set_submodule(norm, nn.Identity())
+    with torch.no_grad():
+        is_same = (copied(images[:1]) - logits).norm() <= 1e-3 * logits.norm()
+    return copied if is_same else network
 
 
 def with_matrices(network: nn.Module, images: torch.Tensor) -> nn.Module:

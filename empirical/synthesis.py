@@ -131,7 +131,7 @@ def optimise_inputs(
         learning_rate=learning_rate,
         weight_decay=weight_decay,
         mse=mse,
-        is_penalised=mse > 0 or bool((weights > 0).any()),
+        has_variation=bool((weights > 0).any()),
         projection=projection,
     )
     rows = Rows(
@@ -187,7 +187,7 @@ def _descend(
         if step > max_iterations or not stay.any():
             break
         with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(rule.objective(rows, x, losses), x)
+            gradient = rule.gradient(rows, x, losses)
         rows.x = x.detach()
         if not stay.all():
             rows, gradient = rows.taken(stay), gradient[stay]

@@ -156,7 +156,7 @@ def _computed(name: str, options: Options) -> tuple[xr.Dataset, Path]:
         PLOTS[name].experiment(options.device),
         _settings(name, options),
         out=options.out,
-        n_workers=commandline.default_workers(options.device),
+        n_workers=commandline.workers(options.device),
         device=options.device,
         show_progress=not options.json,
     )

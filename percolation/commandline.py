@@ -66,7 +66,7 @@ def main(program: str, commands: Mapping[str, Command], arguments: Sequence[str]
             command.experiment(device),
             settings,
             out=options.out,
-            n_workers=options.workers if device == "cpu" else default_workers(device),
+            n_workers=workers(device, options.workers),
             device=device,
             show_progress=not options.json,
         )
@@ -149,7 +149,7 @@ def _parse(program: str, command: Command, words: list[str]) -> Any:
         ("settings", tyro.conf.OmitArgPrefixes[type(settings)], settings),  # type: ignore[misc]
         field("out", Path, Path("runs"), "the run folder is made below this folder"),
         field("json", tyro.conf.FlagCreatePairsOff[bool], False, "print the summary as JSON and nothing else"),
-        field("workers", int, default_workers("cpu"), "tasks under way at once on the CPU; changes no number"),
+        field("workers", int, workers("cpu"), "tasks under way at once; changes no number on a CPU"),
     ]
     if len(command.presets) > 1:
         kind = Literal[tuple(command.presets)]  # type: ignore[valid-type]
@@ -182,9 +182,13 @@ def parse(record: Any, program: str, words: Sequence[str], description: str) -> 
         raise
 
 
-def default_workers(device: str) -> int:
-    """Return how many tasks run at once: one a core, or one alone on a GPU."""
-    return (os.cpu_count() or 1) if device == "cpu" else 1
+_MOST_WORKERS = {"cuda": 16, "mps": 1}  # torch has 32 streams of a GPU
+
+
+def workers(device: str, asked: int | None = None) -> int:
+    """Return how many tasks run at once: as many as asked for, else one a core; on a GPU 16 at most."""
+    n = asked or os.cpu_count() or 1
+    return min(n, _MOST_WORKERS.get(device, n))
 
 
 def _flatten(box: str) -> str:
