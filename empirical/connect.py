@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from empirical.descent import Projection
 from empirical.models import Precision
 from empirical.paths import Curve, loss_curves, on_segments
-from empirical.synthesis import Projection, optimise_inputs
+from empirical.synthesis import optimise_inputs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

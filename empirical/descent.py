@@ -61,7 +61,7 @@ class Rule:
             objective = objective + self.mse * (x - rows.origins).square().mean(dim=(1, 2, 3)).sum()
         (gradient,) = torch.autograd.grad(objective, x)
         if self.has_variation:
-            gradient = gradient + _variation_gradient(x.detach() - rows.origins, rows.weights)
+            gradient = gradient + variation_gradient(x.detach() - rows.origins, rows.weights)
         return gradient
 
     def moved(
@@ -81,17 +81,14 @@ class Rule:
         return x, mean, square
 
 
-def total_variation(images: torch.Tensor) -> torch.Tensor:
-    """Return the anisotropic total variation of each image, shape (n,), for images (n, c, h, w)."""
-    down = (images[:, :, 1:, :] - images[:, :, :-1, :]).abs().sum(dim=(1, 2, 3))
-    right = (images[:, :, :, 1:] - images[:, :, :, :-1]).abs().sum(dim=(1, 2, 3))
-    return down + right
+def variation_gradient(images: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Return the gradient of each image's total variation times its weight, for images (n, c, h, w), weights (n,).
 
-
-def _variation_gradient(images: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Return the gradient of each row's weighted total variation, in a fourth of the kernels that autograd takes."""
+    The total variation is the anisotropic one: the sum of the absolute differences of neighbouring pixels. Autograd
+    gives the same, to the bit, in four times as many kernels.
+    """
     gradient = torch.zeros_like(images)
-    for axis in (3, 2):  # and this order of sums makes it autograd's to the bit
+    for axis in (3, 2):
         size = images.shape[axis] - 1
         signs = (images.narrow(axis, 1, size) - images.narrow(axis, 0, size)).sign()
         signs *= weights[:, None, None, None]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from empirical import captured, models, synthesis
-from empirical.descent import Rule
+from empirical.descent import Rows, Rule
 
 DEVICES = [
     "cpu",
@@ -104,7 +104,7 @@ def test_a_refused_row_goes_on_until_its_float32_loss_is_low():
         logits = network(x)
         return logits + 0.25 * torch.nn.functional.one_hot(targets[: len(x)], 10)
 
-    rows = synthesis.Rows(
+    rows = Rows(
         index=torch.arange(4),
         targets=targets,
         weights=torch.zeros(4),

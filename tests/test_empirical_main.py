@@ -1,6 +1,7 @@
 """The commands: what they print, what they write, how they refuse."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import pytest
 
 from empirical import data
 from empirical.__main__ import COMMANDS
+from percolation import commandline
 from percolation.commandline import main
 
 UNTRAINED = [
@@ -127,3 +129,11 @@ def test_a_mistake_is_one_line_and_status_2(arguments, message, tmp_path, capsys
 def test_help_shows_an_example(capsys):
     for name, command in COMMANDS.items():
         assert command.example in " ".join(_call([name, "--help"], capsys, status=0).out.split())
+
+
+@pytest.mark.parametrize(
+    "device, asked, n", [("cpu", 3, 3), ("cpu", 64, 64), ("cuda", 3, 3), ("cuda", 64, 16), ("mps", 3, 1)]
+)
+def test_a_gpu_is_given_no_more_workers_than_it_has_streams_for(device, asked, n):
+    assert commandline.workers(device, asked) == n
+    assert commandline.workers(device) <= (os.cpu_count() or 1)

@@ -104,6 +104,47 @@ def test_a_convolution_whose_kernel_is_no_smaller_than_its_input_is_a_matrix(
     assert network[0] is convolution
 
 
+@pytest.mark.parametrize("name, n_norms", [("resnet18", 20), ("resnet18_cifar", 20), ("convnet", 3)])
+def test_folded_batch_norms_give_the_same_logits_and_leave_the_network_alone(name, n_norms):
+    network = models.build(name, generator=_generator())
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert len(norms) == n_norms
+    for i, norm in enumerate(norms):  # as after a training
+        generator = _generator(i)
+        norm.running_mean.normal_(generator=generator)
+        norm.running_var.uniform_(0.5, 2, generator=generator)
+        torch.nn.init.normal_(norm.weight, generator=generator)
+        torch.nn.init.normal_(norm.bias, generator=generator)
+    images = torch.randn(4, 3, 32, 32, generator=_generator(1))
+    with torch.no_grad():
+        expected = network(images)
+        folded = models.folded(network, images)
+        np.testing.assert_allclose(folded(images), expected, rtol=1e-4, atol=1e-5 * expected.abs().max())
+        assert torch.equal(network(images), expected)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+
+
+class _Twice(torch.nn.Module):
+    """Uses what its convolution gives once more beside the batch norm, or calls the convolution twice."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.convolution, self.norm = how, torch.nn.Conv2d(3, 3, 3, padding=1), torch.nn.BatchNorm2d(3)
+        torch.nn.init.constant_(self.norm.weight, 3.0)
+
+    def forward(self, images):
+        found = self.convolution(images)
+        if self.how == "beside":
+            return (self.norm(found) + found).flatten(1)[:, :10]
+        return self.convolution(self.norm(found)).flatten(1)[:, :10]
+
+
+@pytest.mark.parametrize("how", ["beside", "again"])
+def test_a_batch_norm_is_not_folded_where_the_convolution_is_used_elsewhere(how):
+    network = _Twice(how).eval()
+    assert models.folded(network, torch.randn(2, 3, 32, 32, generator=_generator())) is network
+
+
 def test_a_resnet_with_matrices_gives_the_same_logits_and_is_left_alone():
     network = models.build("resnet18", generator=_generator())
     images = torch.randn(4, 3, 32, 32, generator=_generator(1))

@@ -6,9 +6,10 @@ import pytest
 import strategies
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional
 
-from empirical import models, synthesis
+from empirical import descent, models, synthesis
 
 
 @pytest.fixture(scope="module")
@@ -21,22 +22,33 @@ def _starts(n, seed=0, scale=0.01):
     return synthesis.noise([models.generator_from(child) for child in seeds], scale=scale)
 
 
+def _total_variation(images):
+    rows, columns = images[:, :, 1:] - images[:, :, :-1], images[..., 1:] - images[..., :-1]
+    return rows.abs().sum(dim=(1, 2, 3)) + columns.abs().sum(dim=(1, 2, 3))
+
+
+@given(strategies.images(), st.floats(0, 2**-10, width=32))
+def test_the_gradient_of_total_variation_is_autograds(images, weight):
+    weights = torch.full((len(images),), weight)
+    x = images.clone().requires_grad_(True)
+    (weights * _total_variation(x)).sum().backward()
+    assert torch.equal(descent.variation_gradient(images, weights), x.grad)
+
+
 @given(strategies.images())
-def test_total_variation_matches_the_sum_over_pixels(images):
-    found = synthesis.total_variation(images)
-    assert found.tolist() == [oracles.total_variation_by_pixels(image) for image in images.numpy()]
+def test_the_total_variation_of_the_tests_is_the_sum_over_pixels(images):
+    expected = [oracles.total_variation_by_pixels(image) for image in images.numpy()]
+    assert _total_variation(images).tolist() == expected
 
 
-def test_total_variation_of_images_drawn_by_hand():
-    flat = torch.full((1, 3, 4, 4), 7.0)
+def test_the_gradient_of_total_variation_of_images_drawn_by_hand():
     edge = torch.zeros(1, 1, 4, 4)
     edge[..., 2:] = 1  # four rows, one step each
-    dot = torch.zeros(1, 1, 4, 4)
+    assert descent.variation_gradient(edge, torch.ones(1))[0, 0].tolist() == [[0, -1, 1, 0]] * 4
+    dot = torch.zeros(1, 1, 3, 3)
     dot[..., 1, 1] = 2  # four neighbours
-    assert synthesis.total_variation(flat).item() == 0
-    assert synthesis.total_variation(edge).item() == 4
-    assert synthesis.total_variation(dot).item() == 8
-    assert oracles.total_variation_by_pixels(dot[0].numpy()) == 8
+    assert descent.variation_gradient(dot, torch.ones(1))[0, 0].tolist() == [[0, -1, 0], [-1, 4, -1], [0, -1, 0]]
+    assert not descent.variation_gradient(torch.full((1, 3, 4, 4), 7.0), torch.ones(1)).any()
 
 
 def test_a_row_takes_the_steps_of_torchs_adam(network):
@@ -167,7 +179,7 @@ def test_an_input_at_rest_is_at_rest_along_itself(network):
     (gradient,) = torch.autograd.grad(loss, x)
     x = x.detach()
     push = -(x * gradient).sum().item()
-    pull = (weight * synthesis.total_variation(x)).item() + decay * x.square().sum().item()
+    pull = (weight * _total_variation(x)).item() + decay * x.square().sum().item()
     assert pull == pytest.approx(push, rel=0.02)
     # Homogeneous, but for the last bias: probability times margin.
     with torch.no_grad():

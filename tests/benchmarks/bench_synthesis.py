@@ -61,7 +61,8 @@ def passes(logits, inputs, targets):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("network, n", [("resnet18", 100), ("resnet18", 20), ("resnet18_cifar", 20)])
 def test_step(device, precision, network, n):
-    module = models.build(network, generator=torch.Generator().manual_seed(0), device=device).requires_grad_(False)
+    where = models.check_device(device)  # float32 is float32 on a GPU too
+    module = models.build(network, generator=torch.Generator().manual_seed(0), device=where).requires_grad_(False)
     inputs = torch.randn(n, 3, 32, 32, generator=torch.Generator().manual_seed(1)).to(device)
     targets = (torch.arange(n) % 10).to(device)
     weights = torch.tensor([2.5e-7, 0.0]).repeat(n // 2).to(device)
