@@ -34,20 +34,28 @@ def own_stream(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    if _of_thread.stream is None:
-        _of_thread.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's stubs
-    outer = torch.cuda.current_stream(device)
-    _of_thread.stream.wait_stream(outer)
-    with torch.cuda.stream(_of_thread.stream):
-        yield
-    outer.wait_stream(_of_thread.stream)
+    index = _index(device)
+    if index not in _of_thread.streams:
+        _of_thread.streams[index] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's stubs
+    own, outer = _of_thread.streams[index], torch.cuda.current_stream(device)
+    own.wait_stream(outer)
+    try:
+        with torch.cuda.stream(own):
+            yield
+    finally:
+        outer.wait_stream(own)
 
 
 class _OfThread(threading.local):
-    """The stream of a thread and its last graph, whose memory the next one takes over."""
+    """The stream of a thread on each GPU, and its last graph there, whose memory the next one takes over."""
 
-    stream: torch.cuda.Stream | None = None
-    graph: torch.cuda.CUDAGraph | None = None
+    def __init__(self) -> None:
+        self.streams: dict[int, torch.cuda.Stream] = {}
+        self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
+
+
+def _index(device: torch.device) -> int:
+    return torch.cuda.current_device() if device.index is None else device.index
 
 
 _of_thread = _OfThread()
@@ -63,14 +71,14 @@ def repeated(step: Callable[[], None], device: torch.device) -> Callable[[], obj
         return step
     step()
     graph = torch.cuda.CUDAGraph()
-    pool = None if _of_thread.graph is None else _of_thread.graph.pool()
+    last = _of_thread.graphs.get(_index(device))
     with _capturing:
-        graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+        graph.capture_begin(pool=None if last is None else last.pool(), capture_error_mode="thread_local")
         try:
             step()
         finally:
             graph.capture_end()
-    _of_thread.graph = graph
+    _of_thread.graphs[_index(device)] = graph
     return graph.replay
 
 
