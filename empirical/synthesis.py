@@ -76,7 +76,8 @@ def optimise_inputs(
     Parameters
     ----------
     network : nn.Module
-        Used in evaluation mode, without gradients to its parameters; left as it was.
+        Used in evaluation mode, without gradients to its parameters; left as it was. On a GPU its forward pass must
+        be one that a CUDA graph can capture: the same kernels for every input.
     starts : Tensor, shape (n, c, h, w)
         First inputs, on the network's device; not changed.
     targets : Tensor of int64, shape (n,)
