@@ -19,6 +19,7 @@ are tasks side by side instead, on a GPU each on a stream of its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import get_args
@@ -112,8 +113,8 @@ def optimise_inputs(
     Raises
     ------
     ValueError
-        If the threshold or the number of steps is negative, an option is not one of those above, or the rows of two
-        arguments differ in number.
+        If the threshold, a weight, the learning rate or the number of steps is negative, an option is not one of those
+        above, or the rows of two arguments differ in number.
     """
     starts = starts.detach()
     n = len(starts)
@@ -121,6 +122,11 @@ def optimise_inputs(
         raise ValueError(f"max_iterations must be at least 0, got {max_iterations}")
     if not threshold >= 0:
         raise ValueError(f"threshold must be at least 0, got {threshold}")
+    for option, value in (("learning_rate", learning_rate), ("weight_decay", weight_decay), ("mse", mse)):
+        if not 0 <= value < math.inf:
+            raise ValueError(f"{option} must be at least 0 and finite, got {value}")
+    if high_frequency is not None and not bool((high_frequency >= 0).all()):
+        raise ValueError(f"high_frequency must be at least 0 in every row, got {float(high_frequency.min())}")
     if projection not in get_args(Projection):
         raise ValueError(f"projection must be one of {', '.join(get_args(Projection))}, got {projection}")
     for name, rows_of in (

@@ -238,6 +238,10 @@ def test_a_real_resnet_is_driven_towards_its_target():
     "options, message",
     [
         ({"threshold": -0.1}, "threshold must be at least 0, got -0.1"),
+        ({"mse": -1.0}, "mse must be at least 0 and finite, got -1.0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be at least 0 and finite, got nan"),
+        ({"weight_decay": float("inf")}, "weight_decay must be at least 0 and finite, got inf"),
+        ({"high_frequency": torch.tensor([0.0, -2.0])}, "high_frequency must be at least 0 in every row, got -2.0"),
         ({"projection": "stpe"}, "projection must be one of step, gradient, got stpe"),
         ({"anchors": torch.zeros(3, 3, 32, 32)}, "anchors must have a row for each of the 2 starts, got 3"),
         ({"targets": torch.zeros(1, dtype=torch.long)}, "targets must have a row for each of the 2 starts, got 1"),
