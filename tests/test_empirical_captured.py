@@ -1,5 +1,7 @@
 """The loop of a GPU: it does what the loop of a CPU does. Without a GPU its step is done uncaptured."""
 
+import contextlib
+
 import pytest
 import torch
 
@@ -156,3 +158,63 @@ def test_threads_optimise_side_by_side_as_alone():
     for (inputs, iterations), (others, counts) in zip(alone, together, strict=True):
         assert ((iterations - counts).abs() <= 0.1 * iterations + 2).all()
         assert (others - inputs).abs().mean() < 0.02
+
+
+class _Stream:
+    def __init__(self):
+        self.waited_for = []
+
+    def wait_stream(self, other):
+        self.waited_for.append(other)
+
+
+class _Graph:
+    def __init__(self):
+        self.calls = []
+
+    def capture_begin(self, **options):
+        self.calls.append(options)
+
+    def capture_end(self):
+        self.calls.append("end")
+
+    def replay(self):
+        self.calls.append("replay")
+
+    def pool(self):
+        return ("pool", id(self))
+
+
+def test_a_thread_has_one_stream_and_its_graphs_take_over_each_others_memory(monkeypatch):
+    """With a pretended GPU: what is asked of CUDA, in which order."""
+    device, streams, graphs, steps = torch.device("cuda"), [], [], []
+    outer = _Stream()
+    monkeypatch.setattr(captured, "_of_thread", captured._OfThread())
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _device: streams[-1] if streams else outer)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _device: _Stream())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graphs.append(_Graph()) or graphs[-1])
+
+    @contextlib.contextmanager
+    def entered(stream):
+        streams.append(stream)
+        yield
+        streams.pop()
+
+    monkeypatch.setattr(torch.cuda, "stream", entered)
+    with captured.own_stream(device):
+        (own,) = streams
+        with captured.own_stream(torch.device("cuda", 0)):
+            assert streams == [own, own]
+        for _ in range(2):
+            captured.repeated(lambda: steps.append(streams[-1]), device)()
+    assert not streams
+    assert outer.waited_for == [own]
+    assert own.waited_for[0] is outer
+    assert steps == [own] * 4  # each once as it is and once while it is captured
+    first, second = graphs
+    assert first.calls == [{"pool": None, "capture_error_mode": "thread_local"}, "end", "replay"]
+    assert second.calls == [{"pool": first.pool(), "capture_error_mode": "thread_local"}, "end", "replay"]
+    with pytest.raises(ZeroDivisionError), captured.own_stream(device):
+        raise ZeroDivisionError
+    assert outer.waited_for == [own, own]  # also when it fails
