@@ -116,10 +116,10 @@ def descend(
         state = _State(
             **{field.name: getattr(rows, field.name) for field in fields(rows)},
             age=torch.zeros_like(rows.index),
-            limit=torch.full_like(rows.weights, target),
-            losses=torch.full_like(rows.weights, torch.inf),
+            limit=torch.full_like(rows.weights, target, dtype=torch.float32),
+            losses=torch.full_like(rows.weights, torch.inf, dtype=torch.float32),
             best=rows.x,
-            best_losses=torch.full_like(rows.weights, torch.inf),
+            best_losses=torch.full_like(rows.weights, torch.inf, dtype=torch.float32),
         )
         waiting = torch.arange(len(rows.index), device=device)
         while len(waiting):
@@ -162,7 +162,7 @@ class _Descent:
         with torch.enable_grad():
             losses = cross_entropies(self._logits(x), state.targets)
             gradient = self._rule.gradient(state, x, losses)
-        losses = losses.detach()
+        losses = losses.detach().to(state.losses.dtype)
         is_low = losses <= state.limit
         is_better = (losses < state.best_losses) | is_low
         is_moving = ~is_low & (state.age < self._most)

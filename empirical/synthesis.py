@@ -178,7 +178,7 @@ def _descend(
     precision: Precision,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the best input of each row and the steps it took; a row leaves the batch when it is at ``target``."""
-    best, best_losses = rows.x.clone(), torch.full_like(rows.weights, torch.inf)
+    best, best_losses = rows.x.clone(), torch.full_like(rows.weights, torch.inf, dtype=torch.float32)
     iterations = torch.full_like(rows.index, max_iterations)
     for step in range(1, max_iterations + 2):
         x = rows.x.requires_grad_(True)
@@ -190,7 +190,7 @@ def _descend(
                 is_done[is_done.clone()] = cross_entropies(network(x[is_done]), rows.targets[is_done]) <= target
             is_better = (losses < best_losses[rows.index]) | is_done
             best[rows.index[is_better]] = x[is_better]
-            best_losses[rows.index[is_better]] = losses[is_better]
+            best_losses[rows.index[is_better]] = losses[is_better].float()
             iterations[rows.index[is_done]] = step - 1
             stay = ~is_done
         if step > max_iterations or not stay.any():

@@ -129,6 +129,27 @@ def test_a_refused_row_goes_on_until_its_float32_loss_is_low():
     assert torch.equal(rows.x, starts)  # what the caller gave is not changed
 
 
+@pytest.mark.parametrize("descend", [synthesis._descend, captured.descend])
+@pytest.mark.parametrize("is_exact", [True, False])
+def test_inputs_in_float64_stay_so_whatever_the_losses_are(monkeypatch, descend, is_exact):
+    monkeypatch.setattr(synthesis, "_descend", descend)
+    network = models.build("convnet", generator=torch.Generator().manual_seed(0))
+    exact = synthesis.optimise_inputs(network, _starts(3), torch.arange(3), threshold=0.05, max_iterations=200)
+    network = network.double() if is_exact else torch.nn.Sequential(_Single(), network)
+    weights = torch.zeros(3, dtype=torch.float64)
+    found = synthesis.optimise_inputs(
+        network, _starts(3).double(), torch.arange(3), threshold=0.05, max_iterations=200, high_frequency=weights
+    )
+    assert found.inputs.dtype == torch.float64
+    assert found.is_converged.all()
+    assert (found.iterations - exact.iterations).abs().max() <= 1
+
+
+class _Single(torch.nn.Module):
+    def forward(self, images):
+        return images.float()
+
+
 def test_a_row_without_a_number_is_given_up(monkeypatch):
     starts = _starts(3)
     starts[1] = torch.nan
