@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import Literal, TypedDict
 
 import numpy as np
@@ -247,28 +248,47 @@ def label_box(
     """
     if dimension < 1 or batch < 1:
         raise ValueError(f"dimension and batch must be at least 1, got {dimension} and {batch}")
+    return label_grid(network, [axis_centres(n_cells, radius=radius)] * dimension, delta=delta, batch=batch)
+
+
+def label_grid(
+    network: nn.Module, axes: Sequence[NDArray[np.float64]], *, delta: float, batch: int = _BATCH
+) -> NDArray[np.int8]:
+    """Return the cell of every point of a grid, as :func:`label_box` does of a box.
+
+    Parameters
+    ----------
+    axes : sequence of arrays
+        The coordinates along each axis, one or more of each.
+
+    Returns
+    -------
+    array of int8, shape (n_outputs, len(axes[0]), ..., len(axes[-1]))
+    """
     single = copy.deepcopy(network).float()
-    along = torch.from_numpy(axis_centres(n_cells, radius=radius)).float()
+    along = [torch.from_numpy(axis).float() for axis in axes]
+    lengths, dimension = [len(axis) for axis in along], len(along)
     # A batch is some rows of one axis, with all of the axes after it; only what changes is written.
-    n_inner = max(m for m in range(dimension) if m == 0 or n_cells**m <= batch)
-    inner, split = n_cells**n_inner, dimension - n_inner - 1
-    n_rows = min(n_cells, max(1, batch // inner))
+    split = min(k for k in range(dimension) if k == dimension - 1 or math.prod(lengths[k + 1 :]) <= batch)
+    inner = math.prod(lengths[split + 1 :])
+    n_rows = min(lengths[split], max(1, batch // inner))
     points = torch.empty((n_rows * inner, dimension))
-    if n_inner:
-        whole = torch.cartesian_prod(*[along] * n_inner).reshape(inner, n_inner)
+    if split < dimension - 1:
+        whole = torch.cartesian_prod(*along[split + 1 :]).reshape(inner, -1)
         points[:, split + 1 :] = whole.repeat(n_rows, 1)
     with torch.no_grad():
-        found = np.empty((single(points[:1]).shape[1], n_cells**dimension), dtype=np.int8)
+        found = np.empty((single(points[:1]).shape[1], math.prod(lengths)), dtype=np.int8)
         end = 0
-        for outer in np.ndindex(*[n_cells] * split):
-            points[:, :split] = along[list(outer)]
-            for first in range(0, n_cells, n_rows):
-                rows = along[first : first + n_rows]
+        for outer in np.ndindex(*lengths[:split]):
+            for k, i in enumerate(outer):
+                points[:, k] = along[k][i]
+            for first in range(0, lengths[split], n_rows):
+                rows = along[split][first : first + n_rows]
                 part = points[: len(rows) * inner]
                 part[:, split] = rows.repeat_interleave(inner)
                 end += len(part)
                 found[:, end - len(part) : end] = label(single(part).numpy(), delta).T
-    return found.reshape(-1, *[n_cells] * dimension)
+    return found.reshape(-1, *lengths)
 
 
 def upper_reach(network: nn.Module, dimension: int, *, side: float) -> float:
