@@ -23,6 +23,7 @@ from paper_figs import (
     fig_lattice,
     fig_levelsets,
     fig_network_scaling,
+    fig_refinement,
     fig_regimes,
     fig_resolution,
     fig_scaling,
@@ -53,6 +54,7 @@ PLOTS: dict[str, Plot] = {
     "conjecture": fig_conjecture.PLOT,
     "resolution": fig_resolution.PLOT,
     "stationary": fig_resolution.STATIONARY,
+    "refinement": fig_refinement.PLOT,
     "search": fig_search.PLOT,
     "audit": fig_audit.PLOT,
 }
