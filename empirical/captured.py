@@ -19,10 +19,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 
 import torch
-from torch import nn
 
-from empirical.descent import Rows, Rule, cross_entropies
-from empirical.models import Precision
+from empirical.descent import Descent, Rows, cross_entropies
+from lipschitz.threads import one_thread
 
 _STEPS = 32  # between two looks
 _SMALL = 8  # rows that are not worth another capture
@@ -44,6 +43,13 @@ def own_stream(device: torch.device) -> Iterator[None]:
             yield
     finally:
         outer.wait_stream(own)
+
+
+@contextlib.contextmanager
+def task_on(device: torch.device) -> Iterator[None]:
+    """Let a task run beside others: on one torch thread, and on a GPU on a stream of its own."""
+    with one_thread(), own_stream(device):
+        yield
 
 
 class _OfThread(threading.local):
@@ -97,26 +103,17 @@ class _State(Rows):
     best_losses: torch.Tensor
 
 
-def descend(
-    network: nn.Module,
-    logits: Callable[[torch.Tensor], torch.Tensor],
-    rows: Rows,
-    rule: Rule,
-    *,
-    target: float,
-    max_iterations: int,
-    precision: Precision,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def descend(descent: Descent, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the best input of each row and the steps it took."""
-    device = rows.x.device
+    device, most = rows.x.device, descent.max_iterations
     # What was made on the caller's stream stays referenced until its stream waits for this one.
-    best, iterations = rows.x.clone(), torch.full_like(rows.index, max_iterations)
-    descent = _Descent(network, logits, rule, target, max_iterations, precision)
+    best, iterations = rows.x.clone(), torch.full_like(rows.index, most)
     with own_stream(device), torch.no_grad():
+        corrections = torch.tensor([descent.rule.corrections(step) for step in range(1, most + 2)]).T.to(rows.x)
         state = _State(
             **{field.name: getattr(rows, field.name) for field in fields(rows)},
             age=torch.zeros_like(rows.index),
-            limit=torch.full_like(rows.weights, target, dtype=torch.float32),
+            limit=torch.full_like(rows.weights, descent.target, dtype=torch.float32),
             losses=torch.full_like(rows.weights, torch.inf, dtype=torch.float32),
             best=rows.x,
             best_losses=torch.full_like(rows.weights, torch.inf, dtype=torch.float32),
@@ -124,15 +121,15 @@ def descend(
         waiting = torch.arange(len(rows.index), device=device)
         while len(waiting):
             state = state.taken(waiting)
-            again = repeated(functools.partial(descent.step, state), device)
+            again = repeated(functools.partial(_step, descent, corrections, state), device)
             is_waiting = torch.ones_like(state.index, dtype=torch.bool)
             n = n_waiting = len(state.index)
             while n_waiting > (n // 2 if n > _SMALL else 0):
                 for _ in range(_STEPS):
                     again()
-                is_over = is_waiting & descent.is_over(state, is_waiting)
+                is_over = is_waiting & _is_over(descent, state, is_waiting)
                 best[state.index[is_over]] = state.best[is_over]
-                iterations[state.index[is_over]] = state.age[is_over].clamp(max=max_iterations)
+                iterations[state.index[is_over]] = state.age[is_over].clamp(max=most)
                 state.limit[is_over] = torch.inf
                 is_waiting &= ~is_over
                 n_waiting = int(is_waiting.sum())
@@ -140,52 +137,40 @@ def descend(
     return best, iterations
 
 
-class _Descent:
-    def __init__(
-        self,
-        network: nn.Module,
-        logits: Callable[[torch.Tensor], torch.Tensor],
-        rule: Rule,
-        target: float,
-        max_iterations: int,
-        precision: Precision,
-    ) -> None:
-        self._network, self._logits, self._rule = network, logits, rule
-        self._target, self._most, self._precision = target, max_iterations, precision
-        self._corrections = torch.tensor([rule.corrections(step) for step in range(1, max_iterations + 2)]).T
+def _step(descent: Descent, corrections: torch.Tensor, state: _State) -> None:
+    """Look at all rows, and move those that are not frozen; nothing here waits for the GPU.
 
-    def step(self, state: _State) -> None:
-        """Look at all rows, and move those that are not frozen; nothing here waits for the GPU."""
-        if self._corrections.device != state.x.device:
-            self._corrections = self._corrections.to(state.x)
-        x = state.x.detach().requires_grad_(True)
-        with torch.enable_grad():
-            losses = cross_entropies(self._logits(x), state.targets)
-            gradient = self._rule.gradient(state, x, losses)
-        losses = losses.detach().to(state.losses.dtype)
-        is_low = losses <= state.limit
-        is_better = (losses < state.best_losses) | is_low
-        is_moving = ~is_low & (state.age < self._most)
-        length, correction = self._corrections[:, state.age.clamp(max=self._most), None, None, None]
-        moved = self._rule.moved(state, gradient, length, correction)
-        state.losses.copy_(losses)
-        _replace(state.best, is_better, state.x)
-        _replace(state.best_losses, is_better, losses)
-        for old, new in zip((state.x, state.mean, state.square), moved, strict=True):
-            _replace(old, is_moving, new)
-        state.age += ~is_low
+    ``corrections``, (2, max_iterations + 1), are those of the rule for each age.
+    """
+    x = state.x.detach().requires_grad_(True)
+    with torch.enable_grad():
+        losses = cross_entropies(descent.logits(x), state.targets)
+        gradient = descent.rule.gradient(state, x, losses)
+    losses = losses.detach().to(state.losses.dtype)
+    is_low = losses <= state.limit
+    is_better = (losses < state.best_losses) | is_low
+    is_moving = ~is_low & (state.age < descent.max_iterations)
+    length, correction = corrections[:, state.age.clamp(max=descent.max_iterations), None, None, None]
+    moved = descent.rule.moved(state, gradient, length, correction)
+    state.losses.copy_(losses)
+    _replace(state.best, is_better, state.x)
+    _replace(state.best_losses, is_better, losses)
+    for old, new in zip((state.x, state.mean, state.square), moved, strict=True):
+        _replace(old, is_moving, new)
+    state.age += ~is_low
 
-    def is_over(self, state: _State, is_waiting: torch.Tensor) -> torch.Tensor:
-        """Return which rows are done or given up; those that are low in bfloat16 only get another limit."""
-        is_low = state.losses <= state.limit
-        if self._precision != "float32":
-            doubtful = torch.nonzero(is_low & is_waiting).flatten()
-            if len(doubtful):
-                exact = cross_entropies(self._network(state.x[doubtful]), state.targets[doubtful])
-                is_low[doubtful] = exact <= self._target
-                share = (self._target / exact).clamp(max=0.999)
-                state.limit[doubtful] = torch.where(is_low[doubtful], torch.inf, share * state.losses[doubtful])
-        return is_low | (state.age > self._most)
+
+def _is_over(descent: Descent, state: _State, is_waiting: torch.Tensor) -> torch.Tensor:
+    """Return which rows are done or given up; those that are low in bfloat16 only get another limit."""
+    is_low = state.losses <= state.limit
+    if descent.precision != "float32":
+        doubtful = torch.nonzero(is_low & is_waiting).flatten()
+        if len(doubtful):
+            exact = cross_entropies(descent.network(state.x[doubtful]), state.targets[doubtful])
+            is_low[doubtful] = exact <= descent.target
+            share = (descent.target / exact).clamp(max=0.999)
+            state.limit[doubtful] = torch.where(is_low[doubtful], torch.inf, share * state.losses[doubtful])
+    return is_low | (state.age > descent.max_iterations)
 
 
 def _replace(old: torch.Tensor, which: torch.Tensor, new: torch.Tensor) -> None:

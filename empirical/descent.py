@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
 import torch
+from torch import nn
 from torch.nn import functional
+
+from empirical.models import Precision
 
 Projection = Literal["step", "gradient"]
 
@@ -79,6 +83,22 @@ class Rule:
         if rows.units is not None and self.projection == "step":
             x = rows.starts + _off(x - rows.starts, rows.units)
         return x, mean, square
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Descent:
+    """What both loops, of ``synthesis`` and of ``captured``, do with rows.
+
+    ``logits`` are the network's as gradients are taken of them; ``target`` is the cross-entropy, in ``network``'s
+    float32, at which a row is done, and ``max_iterations`` the steps after which it is given up.
+    """
+
+    network: nn.Module
+    logits: Callable[[torch.Tensor], torch.Tensor]
+    rule: Rule
+    target: float
+    max_iterations: int
+    precision: Precision
 
 
 def variation_gradient(images: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

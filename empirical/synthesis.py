@@ -20,7 +20,7 @@ are tasks side by side instead, on a GPU each on a stream of its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -28,7 +28,7 @@ import torch
 from torch import nn
 
 from empirical import captured
-from empirical.descent import Projection, Rows, Rule, cross_entropies, unit_vectors
+from empirical.descent import Descent, Projection, Rows, Rule, cross_entropies, unit_vectors
 from empirical.models import IMAGE_SHAPE, Precision, for_gradients, frozen
 
 
@@ -157,36 +157,32 @@ def optimise_inputs(
     # Rows leave a thousandth below the threshold, so that no rounding lifts them above it again in another batch.
     target = 0.999 * threshold
     with frozen(network):
-        logits = for_gradients(network, starts, precision=precision)
-        descend = captured.descend if starts.device.type == "cuda" else _descend
-        best, iterations = descend(
-            *(network, logits, rows, rule), target=target, max_iterations=max_iterations, precision=precision
+        descent = Descent(
+            network=network,
+            logits=for_gradients(network, starts, precision=precision),
+            rule=rule,
+            target=target,
+            max_iterations=max_iterations,
+            precision=precision,
         )
+        best, iterations = (captured.descend if starts.device.type == "cuda" else _descend)(descent, rows)
         with torch.no_grad():
             final = cross_entropies(network(best), targets).float()
     return Optimised(inputs=best, losses=final, is_converged=final <= threshold, iterations=iterations)
 
 
-def _descend(
-    network: nn.Module,
-    logits: Callable[[torch.Tensor], torch.Tensor],
-    rows: Rows,
-    rule: Rule,
-    *,
-    target: float,
-    max_iterations: int,
-    precision: Precision,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the best input of each row and the steps it took; a row leaves the batch when it is at ``target``."""
+def _descend(descent: Descent, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the best input of each row and the steps it took; a row leaves the batch when it is at the target."""
+    network, rule, target, max_iterations = descent.network, descent.rule, descent.target, descent.max_iterations
     best, best_losses = rows.x.clone(), torch.full_like(rows.weights, torch.inf, dtype=torch.float32)
     iterations = torch.full_like(rows.index, max_iterations)
     for step in range(1, max_iterations + 2):
         x = rows.x.requires_grad_(True)
         with torch.enable_grad():
-            losses = cross_entropies(logits(x), rows.targets)
+            losses = cross_entropies(descent.logits(x), rows.targets)
         with torch.no_grad():
             is_done = losses <= target
-            if precision != "float32" and is_done.any():
+            if descent.precision != "float32" and is_done.any():
                 is_done[is_done.clone()] = cross_entropies(network(x[is_done]), rows.targets[is_done]) <= target
             is_better = (losses < best_losses[rows.index]) | is_done
             best[rows.index[is_better]] = x[is_better]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from empirical import captured, models, synthesis
-from empirical.descent import Rows, Rule
+from empirical.descent import Descent, Rows, Rule
 
 DEVICES = [
     "cpu",
@@ -119,9 +119,10 @@ def test_a_refused_row_goes_on_until_its_float32_loss_is_low():
     )
     rule = Rule(learning_rate=0.05, weight_decay=0.0, mse=0.0, has_variation=False, projection="step")
     with models.frozen(network):
-        best, iterations = captured.descend(
-            network, flattering, rows, rule, target=0.05, max_iterations=500, precision="bfloat16"
+        descent = Descent(
+            network=network, logits=flattering, rule=rule, target=0.05, max_iterations=500, precision="bfloat16"
         )
+        best, iterations = captured.descend(descent, rows)
         losses = torch.nn.functional.cross_entropy(network(best), targets, reduction="none")
     assert (losses <= 0.05).all()
     assert (losses > 0.03).all()
