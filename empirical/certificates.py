@@ -22,7 +22,7 @@ from empirical.connect import Connection
 from empirical.models import Network
 from empirical.paths import on_segments
 from empirical.synthesis import noise
-from lipschitz import segment, stages, threads
+from lipschitz import segment, stages
 from percolation.campaign import Arrays, Experiment
 
 N_SAMPLES = (5, 10, 20, 50, 100, 200, 500, 1000)
@@ -49,7 +49,7 @@ def experiment(device: str) -> Experiment[Settings, int]:
     where = models.check_device(device)
 
     def run_task(settings: Settings, pair: int, seed: np.random.SeedSequence) -> Arrays:
-        with threads.one_thread(), captured.own_stream(where):
+        with captured.task_on(where):
             return _run_pair(settings, pair, seed, where)
 
     return Experiment(

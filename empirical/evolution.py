@@ -26,7 +26,6 @@ from empirical.data import Images
 from empirical.models import N_CLASSES, Network, Precision
 from empirical.synthesis import noise
 from empirical.untrained import UntrainedSettings, connect_pairs
-from lipschitz import threads
 from percolation import campaign
 from percolation.campaign import Arrays, Experiment
 
@@ -166,7 +165,7 @@ def experiment(device: str) -> Experiment[EvolutionSettings, Task]:
         settings: EvolutionSettings, task: Task, seed: np.random.SeedSequence, scratch: Path | None = None
     ) -> Arrays:
         images = images_of(settings)
-        with threads.one_thread(), captured.own_stream(where):
+        with captured.task_on(where):
             with locks.setdefault(task.training, threading.Lock()):
                 network = _trained(settings, task, images, where, scratch)
             return _run_stage(settings, network, images, seed)

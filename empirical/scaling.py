@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from empirical import captured, models, untrained
 from empirical.models import N_CLASSES, Precision
 from empirical.untrained import Bypass, UntrainedSettings
-from lipschitz import threads
 from percolation import campaign
 from percolation.campaign import Arrays, Experiment
 
@@ -89,7 +88,7 @@ def experiment(device: str) -> Experiment[ScalingSettings, Task]:
     def run_task(settings: ScalingSettings, task: Task, _seed: np.random.SeedSequence) -> Arrays:
         # Networks of the same number share their seed, whatever is changed: differences are within pairs.
         seed = campaign.seed_sequence(settings.seed, f"network={task.network}")
-        with threads.one_thread(), captured.own_stream(where):
+        with captured.task_on(where):
             found = untrained.run_network(_with(settings, task), seed, where)
         kept = ("barrier", "is_connected", "length_ratio", "deviation", "converged", "iterations")
         return {name: found[name] for name in kept}

@@ -36,7 +36,7 @@ from empirical import captured, models
 from empirical.connect import Connection, connect
 from empirical.models import N_CLASSES, Network, Precision
 from empirical.synthesis import Optimised, noise, optimise_inputs
-from lipschitz import segment, stages, threads
+from lipschitz import segment, stages
 from percolation.campaign import Arrays, Experiment
 from percolation.growth import Z_95, wilson_interval
 
@@ -115,7 +115,7 @@ def experiment(device: str) -> Experiment[UntrainedSettings, int]:
     where = models.check_device(device)
 
     def run_task(settings: UntrainedSettings, network: int, seed: np.random.SeedSequence) -> Arrays:
-        with threads.one_thread(), captured.own_stream(where):
+        with captured.task_on(where):
             return run_network(settings, seed, where, certify=settings.certify and network == 0)
 
     return Experiment(
