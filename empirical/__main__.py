@@ -165,7 +165,7 @@ def _describe_lattice(summary: Mapping[str, Any]) -> str:
 def _describe_refinement(summary: Mapping[str, Any]) -> str:
     rows = []
     for found in summary["rows"]:
-        row = {name: found[name] for name in ("activation", "box", "dimension", "side", "is_resolved")}
+        row = {name: found[name] for name in ("activation", "box", "dimension", "side", "is_resolved", "definite")}
         row |= {name: f"{found[name]:.2e}" for name in ("coarse", "apart", "apart_error", "apart_least", "moved")}
         rows.append(row | {"with_pockets": f"{found['n_with_pockets']} of {summary['n_networks']}"})
     columns = {
@@ -180,6 +180,7 @@ def _describe_refinement(summary: Mapping[str, Any]) -> str:
         "moved": "moved by",
         "is_resolved": "resolved",
         "with_pockets": "with pockets",
+        "definite": "definite",
     }
     return "\n".join(
         [
@@ -190,6 +191,7 @@ def _describe_refinement(summary: Mapping[str, Any]) -> str:
             "means over networks, errors are standard errors over them; at least: with all that was given up connected",
             "moved by: what the last refinement changed; resolved: by at most a tenth of 1 - P, two errors included",
             "with pockets: networks with sampled cubes in closed pockets of their label",
+            "definite: share of points where all curvatures have one sign, as at an extremum",
         ]
     )
 

@@ -105,7 +105,7 @@ def connect(
     if not threshold < delta:
         raise ValueError(f"threshold must be below delta = {delta}, got {threshold}")
     if n_points < 2 * 2**max_rounds:
-        raise ValueError(f"n_points must be at least two for each of {2**max_rounds} segments, got {n_points}")
+        raise ValueError(f"n_points must be at least 2 for each of {2**max_rounds} segments, got {n_points}")
     paths = [[torch.stack(ends_of_pair)] for ends_of_pair in zip(starts, ends, strict=True)]
     curves = [[curve] for curve in loss_curves(network, [path[0] for path in paths], targets, n_points=n_points)]
     parents: list[list[tuple[int, ...]]] = [[(-1,)] for _ in paths]

@@ -134,23 +134,28 @@ def coarse_side(settings: Settings, dimension: int) -> int:
 
 
 def run_task(settings: Settings, task: Part, seeds: np.random.SeedSequence) -> Arrays:
-    """Return what :func:`refined_lattice.connect` finds of one network, over refinements."""
-    network = network_lattice.build(task.law, task.dimension, int(np.random.default_rng(seeds).integers(2**63)))
-    network.requires_grad_(False)
+    """Return what :func:`refined_lattice.connect` finds of one network, over refinements, and how it curves."""
+    rng = np.random.default_rng(seeds)
+    network = network_lattice.build(task.law, task.dimension, int(rng.integers(2**63))).requires_grad_(False)
+    radius = network_lattice.half_side(task.law, task.dimension)
     with one_thread():
+        definite = network_lattice.definite_share(network, task.dimension, radius=radius, rng=rng)
         found = [
             refined_lattice.connect(
                 network,
                 task.dimension,
                 n_coarse=coarse_side(settings, task.dimension),
                 refine=refine,
-                radius=network_lattice.half_side(task.law, task.dimension),
+                radius=radius,
                 delta=settings.delta,
                 budget=settings.budget,
             )
             for refine in settings.refinements
         ]
-    return {name: np.array([getattr(one, name) for one in found], dtype=np.float64) for name in _VARIABLES}
+    by_refinement = {name: [getattr(one, name) for one in found] for name in _VARIABLES}
+    return {name: np.array(values, dtype=np.float64) for name, values in by_refinement.items()} | {
+        "definite": np.array(definite)
+    }
 
 
 _VARIABLES = {
@@ -165,22 +170,25 @@ _DIMS = ("activation", "box", "dimension", "network", "refinement")
 
 
 def collect(settings: Settings, arrays: Mapping[str, Arrays]) -> xr.Dataset:
-    """Return every variable over (activation, box, dimension, network, refinement)."""
+    """Return every variable over (activation, box, dimension, network, refinement), ``definite`` without the last."""
     shape = tuple(len(values) for values in (settings.activations, settings.boxes, settings.dimensions))
     full = {
-        name: np.stack([np.asarray(arrays[key][name]) for key in tasks(settings)]).reshape(
-            *shape, settings.n_networks, -1
-        )
-        for name in _VARIABLES
+        name: np.stack([arrays[key][name] for key in tasks(settings)]).reshape(*shape, settings.n_networks, -1)
+        for name in (*_VARIABLES, "definite")
     }
     return xr.Dataset(
         {name: (_DIMS, full[name], {"long_name": text, "units": "1"}) for name, text in _VARIABLES.items()}
         | {
+            "definite": (
+                _DIMS[:-1],
+                full["definite"][..., 0],
+                {"long_name": "share of points where all curvatures have one sign", "units": "1"},
+            ),
             "side": (
                 ("dimension", "refinement"),
                 [[coarse_side(settings, d) * r for r in settings.refinements] for d in settings.dimensions],
                 {"long_name": "fine cubes along an axis", "units": "1"},
-            )
+            ),
         },
         coords={
             "activation": list(settings.activations),
@@ -196,7 +204,8 @@ def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
 
     ``apart`` is on the finest lattice, with what was given up as not connected, ``apart_least`` with it as connected;
     ``coarse`` that on the coarsest. ``moved`` is by how much the last refinement moved it, and ``is_resolved`` whether
-    that, with two of its standard errors and all that was given up, is at most a tenth of it.
+    that, with two of its standard errors and all that was given up, is at most a tenth of it. ``definite`` is the share
+    of points where all curvatures have one sign, None where there are no curvatures.
     """
     found = []
     names = ("activation", "box", "dimension")
@@ -212,6 +221,8 @@ def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
         row |= {"moved": float(moved.mean()), "moved_error": _error(moved)}
         unknown = abs(row["moved"]) + 2 * row["moved_error"] + row["apart"] - row["apart_least"]
         row["is_resolved"] = bool(unknown <= _SLACK * row["apart"])
+        definite = float(here["definite"].mean())
+        row["definite"] = None if np.isnan(definite) else definite
         row["n_with_pockets"] = int((here["n_pockets"][:, -1] > 0).sum())
         row["n_given_up"] = int(here["n_given_up"][:, -1].sum())
         found.append(row)

@@ -71,6 +71,10 @@ def _against_dimension(axes: Axes, settings: refinement.Settings, rows: Rows) ->
     first = [row for row in rows if row["activation"] == settings.activations[0]]
     d, coarse = (np.array([row[name] for row in first]) for name in ("dimension", "coarse"))
     axes.plot(d, coarse, color="0.6", marker=".", linewidth=0.8, label=f"{settings.activations[0]}, coarse lattice")
+    if first[0]["definite"] is not None:
+        definite = np.array([row["definite"] for row in first])
+        seen = definite > 0
+        axes.plot(d[seen], definite[seen], color="0.3", linestyle="--", linewidth=0.8, label="curved one way")
     independent = 2 * (1 - settings.delta) ** (2 * d)
     axes.plot(d, independent, color=style.COLOURS["simulation"], linestyle=":", label="independent, $2(1-δ)^{2d}$")
     axes.set_xticks(settings.dimensions)
@@ -118,7 +122,8 @@ def caption(dataset: xr.Dataset) -> str:
         f"error over {settings.n_networks} networks, with {sides} fine cubes along an axis; filled where the last refinement, from "
         f"{settings.refinements[-2]} to {settings.refinements[-1]} fine cubes a coarse one, moved it by at most a tenth of itself, two standard "
         f"errors and {n_given_up} clusters given up included. Arrows: no sampled cube was cut off in any network; the arrow stands where one "
-        "would. Grey: the same cubes on the coarse lattice alone. Dotted: isolated cubes of independent labels on an infinite lattice. "
+        f"would. Grey: the same cubes of {settings.activations[0]} networks on the coarse lattice alone; dashed: the share of random points where all "
+        "curvatures of these networks have one sign, as at an extremum, which every pocket has. Dotted: isolated cubes of independent labels on an infinite lattice. "
         "The last panel has the same against the cubes' size, the dimension beside the smallest cubes."
     )
 
