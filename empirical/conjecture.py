@@ -145,11 +145,9 @@ PRESETS = {
     "paper": Settings(
         activations=("tanh", "relu", "erf", "sin"),
         n_networks=50,
-        n_pairs=200,
-        max_cubes=20_000_000,
+        n_pairs=50,
+        max_cubes=1_000_000,  # finer ones are asked where it matters: empirical.refinement
         max_side=1024,
-        field_cubes=1_000_000,
-        field_width=512,
         shared_fields=5,
     ),
 }
