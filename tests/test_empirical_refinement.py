@@ -81,8 +81,9 @@ def test_resolved_is_what_neither_refining_nor_what_was_given_up_can_change_much
     ("values", "outcome", "words"),
     [
         ({1: (0.2, 0.2), 3: (0.01, 0.01)}, "holds", "a factor of 0.22 a dimension"),
-        ({1: (0.2, 0.2), 3: (0.2, 0.01)}, "open", "small enough at 4 of 8 points"),
-        ({1: (0.2, 0.2), 3: (0.1, 0.1)}, "open", "small enough at 8 of 8 points"),
+        ({1: (0.2, 0.2), 3: (0.2, 0.01)}, "holds", "change 4 of 8 points by less than a tenth, and lower the others"),
+        ({1: (0.2, 0.2), 3: (0.005, 0.01)}, "open", "change 4 of 8 points by less than a tenth"),
+        ({1: (0.2, 0.2), 3: (0.1, 0.1)}, "open", "change 8 of 8 points by less than a tenth"),
         ({1: (0.2, 0.2), 3: (0.0, 0.0)}, "holds", "none cut off at d = 3"),
         ({1: (0.0, 0.0), 3: (0.0, 0.0)}, "open", "none cut off in 3 networks"),
     ],
