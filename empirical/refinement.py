@@ -86,7 +86,7 @@ class Settings(BaseModel):
 PRESETS = {
     "quick": Settings(),
     "paper": Settings(
-        activations=("sin", "relu", "erf", "tanh"),
+        activations=("sin", "relu"),
         boxes=("growing", "fixed"),
         n_networks=50,
         max_coarse=30_000,
@@ -164,7 +164,6 @@ _VARIABLES = {
     "n_joined": "coarse clusters beside the largest that fine cubes join to it",
     "n_pockets": "coarse clusters in closed pockets",
     "n_given_up": "coarse clusters that were given up",
-    "n_evaluated": "fine cubes evaluated beyond the coarse edges",
 }
 _DIMS = ("activation", "box", "dimension", "network", "refinement")
 
