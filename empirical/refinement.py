@@ -203,8 +203,9 @@ def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
 
     ``apart`` is on the finest lattice, with what was given up as not connected, ``apart_least`` with it as connected;
     ``coarse`` that on the coarsest. ``moved`` is by how much the last refinement moved it, and ``is_resolved`` whether
-    that, with two of its standard errors and all that was given up, is at most a tenth of it. ``definite`` is the share
-    of points where all curvatures have one sign, None where there are no curvatures.
+    that, with two of its standard errors and all that was given up, is at most a tenth of it; ``is_lower`` whether it
+    did not rise, but for what was given up. ``definite`` is the share of points where all curvatures have one sign,
+    None where there are no curvatures.
     """
     found = []
     names = ("activation", "box", "dimension")
@@ -220,6 +221,7 @@ def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
         row |= {"moved": float(moved.mean()), "moved_error": _error(moved)}
         unknown = abs(row["moved"]) + 2 * row["moved_error"] + row["apart"] - row["apart_least"]
         row["is_resolved"] = bool(unknown <= _SLACK * row["apart"])
+        row["is_lower"] = bool(least[:, -1].mean() <= apart[:, -2].mean())
         definite = float(here["definite"].mean())
         row["definite"] = None if np.isnan(definite) else definite
         row["n_with_pockets"] = int((here["n_pockets"][:, -1] > 0).sum())

@@ -81,7 +81,11 @@ def test_resolved_is_what_neither_refining_nor_what_was_given_up_can_change_much
     ("values", "outcome", "words"),
     [
         ({1: (0.2, 0.2), 3: (0.01, 0.01)}, "holds", "a factor of 0.22 a dimension"),
-        ({1: (0.2, 0.2), 3: (0.2, 0.01)}, "holds", "change 4 of 8 points by less than a tenth, and lower the others"),
+        (
+            {1: (0.2, 0.2), 3: (0.2, 0.01)},
+            "holds",
+            "change 4 of 8 points by less than a tenth, and raise none of the others",
+        ),
         ({1: (0.2, 0.2), 3: (0.005, 0.01)}, "open", "change 4 of 8 points by less than a tenth"),
         ({1: (0.2, 0.2), 3: (0.1, 0.1)}, "open", "change 8 of 8 points by less than a tenth"),
         ({1: (0.2, 0.2), 3: (0.0, 0.0)}, "holds", "none cut off at d = 3"),
@@ -94,6 +98,13 @@ def test_the_verdict_follows_the_rows(
     (verdict,) = fig_refinement.judge(with_complements(dataset, values))
     assert verdict.outcome == outcome
     assert words in verdict.measured
+
+
+def test_a_rise_counts_only_beyond_what_was_given_up(dataset: xr.Dataset) -> None:
+    values = {1: (0.2, 0.2), 3: (0.005, 0.01)}
+    for given_up, outcome in ((0.3, "open"), (0.6, "holds")):
+        (verdict,) = fig_refinement.judge(with_complements(dataset, values, given_up=given_up))
+        assert verdict.outcome == outcome
 
 
 @pytest.mark.parametrize(
