@@ -156,5 +156,5 @@ def test_the_network_and_the_ends_stay_as_they_were():
 
 def test_too_few_points_are_refused_before_the_work():
     starts, ends = torch.zeros(1, 3, 4, 4), torch.ones(1, 3, 4, 4)
-    with pytest.raises(ValueError, match="n_points must be at least two for each of 16 segments, got 20"):
+    with pytest.raises(ValueError, match="n_points must be at least 2 for each of 16 segments, got 20"):
         connect.connect(_Ridge(), starts, ends, torch.tensor([0]), max_rounds=4, **OPTIONS | {"n_points": 20})
