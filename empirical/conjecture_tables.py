@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from percolation.growth import Z_95, wilson_interval
 
 _PLACE = ("activation", "depth", "box", "dimension")
-_SLACK = 0.1  # of 1 - P, by which halving the cubes may move it
+SLACK = 0.1  # of 1 - P, by which finer cubes may move it
 
 
 def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
@@ -37,15 +37,15 @@ def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
             there = np.flatnonzero(np.isfinite(values).all(axis=0))
             last = values[:, there[-1]] if there.size else None
             row[model] = None if last is None else float(last.mean())
-            row[f"{model}_error"] = None if last is None else _error(last, shared if model == "field" else 1)
+            row[f"{model}_error"] = None if last is None else standard_error(last, shared if model == "field" else 1)
             row[f"{model}_side"] = None if last is None else int(side[there[-1]])
         row["network_at_field"] = None if row["field"] is None else float(network[side == row["field_side"]][0])
         row |= {"moved": None, "moved_error": None, "is_resolved": False}
         if side[-2]:
             moved = by_network[:, -1] - by_network[:, -2]
-            row["moved"], row["moved_error"] = float(moved.mean()), _error(moved, 1)
+            row["moved"], row["moved_error"] = float(moved.mean()), standard_error(moved)
             most = abs(row["moved"]) + 2 * row["moved_error"]
-            row["is_resolved"] = most <= _SLACK * (1 - row["network"])
+            row["is_resolved"] = most <= SLACK * (1 - row["network"])
         row["in_any"] = float(here["in_any"].sel(model="network").isel(rung=-1).mean())
         row["mean_field"] = float(here["mean_field"].isel(rung=-1).mean())
         row |= {name: float(here[name].mean()) for name in ("certain", "certain_side", "covariance_error")}
@@ -62,7 +62,7 @@ def size_rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
         here = dataset["in_label_by_size"].sel(row)
         for model in ("network", "independent"):
             last = here.sel(model=model).isel(rung=-1).to_numpy()
-            row[model], row[f"{model}_error"] = float(last.mean()), _error(last, 1)
+            row[model], row[f"{model}_error"] = float(last.mean()), standard_error(last)
         moved = float((here.isel(rung=-1) - here.isel(rung=-2)).sel(model="network").mean())
         row["moved"] = moved if np.isfinite(moved) else None
         found.append(row)
@@ -83,7 +83,7 @@ def search_rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
     return found
 
 
-def _error(values: NDArray[np.float64], shared: int) -> float:
+def standard_error(values: NDArray[np.float64], shared: int = 1) -> float:
     """Return the standard error of the mean of values of which ``shared`` at a time are one sample."""
     samples = values.reshape(-1, shared).mean(axis=1)
     return float(samples.std(ddof=1) / np.sqrt(samples.size))

@@ -58,7 +58,7 @@ _PENALTY = 2.0  # steps that a value at an end of the interval is worth
 _OUTSIDE = 8.0  # steps, a neighbour expected to lie outside
 _PATIENCE = 1000  # cubes, and two more for each of the distance, before the other end has its turn
 _HASH_SEED = 20240905
-_MOST_NUMBERED = 2**62  # cubes of a lattice whose numbers are told apart in an int64
+MOST_NUMBERED = 2**62  # cubes of a lattice whose numbers are told apart in an int64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -238,7 +238,7 @@ class _Search:
         self.columns = np.ascontiguousarray(side * weight.T)
         self.n_cells, self.label, self.delta = n_cells, label, delta
         self.target = target
-        self.is_exact = n_cells**dimension < _MOST_NUMBERED
+        self.is_exact = n_cells**dimension < MOST_NUMBERED
         if self.is_exact:
             self.weights = n_cells ** np.arange(dimension, dtype=np.int64)
         else:

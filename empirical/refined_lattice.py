@@ -47,7 +47,6 @@ _LAYER = 1 << 13  # cubes of a layer evaluated together
 _FIRST_TURN = 25_000  # cubes evaluated by the first filling
 _N_TARGETS = 8  # centres that are searched for
 _FILLED_PER_SEARCHED = 100  # cubes, for each centre
-_MOST_NUMBERED = 2**62  # cubes of a lattice whose numbers are told apart in an int64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +169,7 @@ def connect(
     if refine < 1 or refine % 2 == 0:
         raise ValueError(f"refine must be odd and at least 1, got {refine}")
     lattice = _Lattice(network, copy.deepcopy(network).float(), dimension, n_coarse, refine, radius, delta)
-    if lattice.n_cells**dimension >= _MOST_NUMBERED:
+    if lattice.n_cells**dimension >= lattice_search.MOST_NUMBERED:
         raise ValueError(f"the fine lattice must have less than 2^62 cubes, got {lattice.n_cells}^{dimension}")
     along = network_lattice.axis_centres(n_coarse, radius=radius)
     every = torch.cartesian_prod(*[torch.from_numpy(along)] * dimension).reshape(-1, dimension)

@@ -21,14 +21,13 @@ import numpy as np
 import xarray as xr
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from empirical import network_lattice, refined_lattice
+from empirical import conjecture_tables, network_lattice, refined_lattice
 from empirical.network_lattice import Box, LatticeNetwork
 from lipschitz.fully_connected import Activation
 from lipschitz.threads import one_thread
 from percolation import labels
 from percolation.campaign import Arrays, Experiment
 
-_SLACK = 0.1  # of 1 - P, by which the last refinement may move it
 _MOST_DIMENSIONS = 12
 
 
@@ -216,11 +215,11 @@ def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
         moved = apart[:, -1] - apart[:, -2]
         row: dict[str, Any] = dict(zip(names, place, strict=True))
         row |= {"side": int(here["side"][-1]), "coarse_side": int(here["side"][0])}
-        row |= {"apart": float(apart[:, -1].mean()), "apart_error": _error(apart[:, -1])}
+        row |= {"apart": float(apart[:, -1].mean()), "apart_error": conjecture_tables.standard_error(apart[:, -1])}
         row |= {"apart_least": float(least[:, -1].mean()), "coarse": float(apart[:, 0].mean())}
-        row |= {"moved": float(moved.mean()), "moved_error": _error(moved)}
+        row |= {"moved": float(moved.mean()), "moved_error": conjecture_tables.standard_error(moved)}
         unknown = abs(row["moved"]) + 2 * row["moved_error"] + row["apart"] - row["apart_least"]
-        row["is_resolved"] = bool(unknown <= _SLACK * row["apart"])
+        row["is_resolved"] = bool(unknown <= conjecture_tables.SLACK * row["apart"])
         row["is_lower"] = bool(least[:, -1].mean() <= apart[:, -2].mean())
         definite = float(here["definite"].mean())
         row["definite"] = None if np.isnan(definite) else definite
@@ -228,10 +227,6 @@ def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
         row["n_given_up"] = int(here["n_given_up"][:, -1].sum())
         found.append(row)
     return found
-
-
-def _error(values: np.ndarray[Any, np.dtype[np.float64]]) -> float:
-    return float(values.std(ddof=1) / np.sqrt(values.size))
 
 
 def summarise(settings: Settings, dataset: xr.Dataset) -> dict[str, Any]:

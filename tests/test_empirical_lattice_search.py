@@ -86,7 +86,7 @@ def test_search_finds_a_path_just_where_breadth_first_search_does(cells, label, 
         patch.setattr(lattice_search, "_BATCH", batch)
         patch.setattr(lattice_search, "_PATIENCE", patience)
         if is_hashed:
-            patch.setattr(lattice_search, "_MOST_NUMBERED", 0)
+            patch.setattr(lattice_search, "MOST_NUMBERED", 0)
         found = walk(cells, start, target, label=label)
     reachable = component(cells, label, start)
     assert found.status == ("found" if target in reachable else "exhausted")
