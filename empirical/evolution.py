@@ -315,8 +315,6 @@ def _collect(settings: EvolutionSettings, arrays: Mapping[str, Arrays]) -> xr.Da
     )
     unit = "batches" if settings.unit == "batch" else "epochs"
     alpha = torch.linspace(0, 1, settings.n_points).numpy()
-    for variable in dataset.data_vars.values():
-        variable.encoding = {"zlib": True} if variable.ndim else {}
     return dataset.assign_coords(
         {
             "seed": ("seed", np.arange(settings.n_trainings), {"long_name": "training"}),

@@ -131,9 +131,9 @@ def _plain(value: Any) -> Any:
 
 
 def write_dataset(path: Path, dataset: xr.Dataset) -> None:
-    """Write ``dataset`` as netCDF 4, arrays of numbers with check sums."""
+    """Write ``dataset`` as netCDF 4, arrays of numbers compressed and with check sums."""
     encoding = {
-        name: {**variable.encoding, "fletcher32": True}
+        name: {"zlib": True, "fletcher32": True}
         for name, variable in dataset.variables.items()
         if variable.size and variable.ndim and variable.dtype.kind in "biuf"
     }
