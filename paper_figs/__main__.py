@@ -19,6 +19,7 @@ from paper_figs import (
     fig_certificates,
     fig_conjecture,
     fig_cover,
+    fig_depth,
     fig_evolution,
     fig_lattice,
     fig_levelsets,
@@ -55,6 +56,7 @@ PLOTS: dict[str, Plot] = {
     "resolution": fig_resolution.PLOT,
     "stationary": fig_resolution.STATIONARY,
     "refinement": fig_refinement.PLOT,
+    "depth": fig_depth.PLOT,
     "search": fig_search.PLOT,
     "audit": fig_audit.PLOT,
 }

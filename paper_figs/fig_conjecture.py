@@ -32,6 +32,8 @@ SETTINGS = {
         n_pairs=3,
     ),
 }
+# The settings of figures that have no Gaussian fields, boxes of several sizes or searches: they are in this one.
+BOXES_ALONE: dict[str, Any] = {"field_cubes": 2, "field_width": 1, "size_dimensions": (), "search_dimensions": ()}
 MARKERS: dict[Activation, str] = {"tanh": "o", "sin": "D", "relu": "s", "erf": "^"}
 _BOXES = {"fixed": "fixed box", "growing": "growing box"}
 CLAIM = "Two inputs with the same label are connected with a probability that tends to 1 as the dimension grows"

@@ -13,19 +13,11 @@ from empirical import conjecture, conjecture_tables
 from empirical.network_lattice import Box
 from lipschitz.fully_connected import Activation
 from paper_figs import style
-from paper_figs.fig_conjecture import CLAIM, MARKERS, SURE, Rows, gap_in_errors, settings_of, too_large
+from paper_figs.fig_conjecture import BOXES_ALONE, CLAIM, MARKERS, SURE, Rows, gap_in_errors, settings_of, too_large
 from paper_figs.plot import Plot, Verdict, uncertain
 
 # Half the side of the figure `conjecture`: cubes of the same number are half as large.
-# No Gaussian fields, boxes of several sizes or searches: they are in that figure.
-_BOX: dict[str, Any] = {
-    "radius": 1.5,
-    "max_side": 128,
-    "field_cubes": 2,
-    "field_width": 1,
-    "size_dimensions": (),
-    "search_dimensions": (),
-}
+_BOX: dict[str, Any] = BOXES_ALONE | {"radius": 1.5, "max_side": 128}
 
 
 def _presets(box: Box, activations: tuple[Activation, ...]) -> dict[str, conjecture.Settings]:

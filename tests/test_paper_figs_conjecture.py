@@ -4,7 +4,7 @@ import pytest
 import xarray as xr
 
 from empirical import conjecture, conjecture_tables
-from paper_figs import fig_conjecture, fig_resolution
+from paper_figs import fig_conjecture, fig_depth, fig_resolution
 from percolation import campaign
 
 CHOSEN = conjecture.Settings(
@@ -159,3 +159,25 @@ def test_small_boxes_tell_the_rate_from_the_first_to_the_last_sound_dimension(da
         "1 of 3 points have cubes that may be too large, and all of them fell when the cubes were halved: "
         "bounds from above, down to 0.005 ± 0.001 (tanh, d = 3)"
     )
+
+
+@pytest.mark.parametrize(
+    "deep, moved, outcome, n_above",
+    [
+        (UP, 0.0, "holds", 6),
+        (UP | {"network": (0.5, 0.6, 0.7)}, 0.0, "open", 6),
+        (UP | {"network": (0.1, 0.9, 0.99)}, 0.0, "holds", 5),
+        (UP, -0.01, "open", 6),
+    ],
+)
+def test_every_depth_has_to_rise(dataset, deep, moved, outcome, n_above):
+    parts = [
+        with_values(dataset, values, moved=moved).assign_coords(depth=[depth])
+        for depth, values in ((3, UP), (4, deep))
+    ]
+    both = xr.concat(parts, dim="depth", data_vars="minimal")
+    chosen = CHOSEN.model_copy(update={"depths": (3, 4)})
+    (verdict,) = fig_depth.judge(both.assign_attrs(settings=chosen.model_dump_json()))
+    assert verdict.outcome == outcome
+    assert "3 matrices 0.500(1) – 0.500(1) to 0.990(1) – 0.990(1); 4 matrices " in verdict.measured
+    assert f"above independent labels in {n_above} of 6 points" in verdict.measured
