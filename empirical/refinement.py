@@ -25,7 +25,6 @@ from empirical import conjecture_tables, network_lattice, refined_lattice
 from empirical.network_lattice import Box, LatticeNetwork
 from lipschitz.fully_connected import Activation
 from lipschitz.threads import one_thread
-from percolation import labels
 from percolation.campaign import Arrays, Experiment
 
 _MOST_DIMENSIONS = 12
@@ -85,7 +84,7 @@ class Settings(BaseModel):
 PRESETS = {
     "quick": Settings(),
     "paper": Settings(
-        activations=("sin", "relu"),
+        activations=("sin", "relu", "erf", "tanh"),
         boxes=("growing", "fixed"),
         n_networks=50,
         max_coarse=30_000,
@@ -214,7 +213,7 @@ def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
         least = 1 - here["in_label_most"].to_numpy()
         moved = apart[:, -1] - apart[:, -2]
         row: dict[str, Any] = dict(zip(names, place, strict=True))
-        row |= {"side": int(here["side"][-1]), "coarse_side": int(here["side"][0])}
+        row["side"] = int(here["side"][-1])
         row |= {"apart": float(apart[:, -1].mean()), "apart_error": conjecture_tables.standard_error(apart[:, -1])}
         row |= {"apart_least": float(least[:, -1].mean()), "coarse": float(apart[:, 0].mean())}
         row |= {"moved": float(moved.mean()), "moved_error": conjecture_tables.standard_error(moved)}
@@ -235,7 +234,6 @@ def summarise(settings: Settings, dataset: xr.Dataset) -> dict[str, Any]:
         "delta": settings.delta,
         "radius": settings.radius,
         "n_networks": settings.n_networks,
-        "n_labels": labels.n_cells(settings.delta) - 1,
         "rows": rows(dataset),
     }
 

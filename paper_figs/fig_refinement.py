@@ -12,13 +12,13 @@ from matplotlib.figure import Figure
 from empirical import refinement
 from paper_figs import style
 from paper_figs.fig_conjecture import CLAIM, MARKERS, Rows
+from paper_figs.fig_resolution import ROUNDING, draw_against_side
 from paper_figs.plot import Plot, Verdict
 from percolation import labels
 
 SETTINGS = refinement.PRESETS | {
     "ci": refinement.Settings(dimensions=(1, 2, 4), refinements=(1, 3), n_networks=2, max_coarse=200, width=16)
 }
-_ROUNDING = 1e-12  # of a complement that is 0
 
 
 def _settings_of(dataset: xr.Dataset) -> refinement.Settings:
@@ -43,10 +43,12 @@ def draw(dataset: xr.Dataset) -> Figure:
         style.name_panel(axes, letter, f"{box} box")
     panels[0].set_ylabel("1 − P(connected | same label)")
     panels[0].legend(loc="lower left", fontsize=6.5)
-    _against_side(panels[-1], settings, dataset)
+    apart = 1 - dataset["in_label"].isel(activation=0, box=0)
+    lengths = 2 * settings.radius / dataset["side"]
+    draw_against_side(panels[-1], apart, lengths, style.COLOURS["network"], settings.boxes[0])
     style.name_panel(panels[-1], "abc"[n_boxes], f"{settings.boxes[0]} box, {settings.activations[0]}")
     panels[0].set_yscale("log")
-    drawn = [row["apart"] for row in rows if row["apart"] >= _ROUNDING]
+    drawn = [row["apart"] for row in rows if row["apart"] >= ROUNDING]
     panels[0].set_ylim(0.2 * min(drawn + [_smallest(settings, d) for d in settings.dimensions]), 2)
     return figure
 
@@ -59,7 +61,7 @@ def _against_dimension(axes: Axes, settings: refinement.Settings, rows: Rows) ->
         for row in part:
             place = row["dimension"] + 0.14 * (k - (len(settings.activations) - 1) / 2)
             style_of: dict[str, Any] = {"color": style.COLOURS["network"], "linestyle": "none"}
-            if row["apart"] < _ROUNDING:
+            if row["apart"] < ROUNDING:
                 axes.plot(place, _smallest(settings, row["dimension"]), marker="$↓$", markersize=6, **style_of)
                 continue
             axes.errorbar(
@@ -81,32 +83,6 @@ def _against_dimension(axes: Axes, settings: refinement.Settings, rows: Rows) ->
     axes.plot(d, independent, color=style.COLOURS["simulation"], linestyle=":", label="independent, $2(1-δ)^{2d}$")
     axes.set_xticks(settings.dimensions)
     axes.set_xlabel("dimension $d$")
-
-
-def _against_side(axes: Axes, settings: refinement.Settings, dataset: xr.Dataset) -> None:
-    """Draw the complement of the first kind of network against the fine cubes' side, a line for each dimension."""
-    here = 1 - dataset["in_label"].isel(activation=0, box=0)
-    mean, error = here.mean("network"), here.std("network", ddof=1) / np.sqrt(settings.n_networks)
-    shades = np.linspace(0.35, 1.0, len(settings.dimensions))
-    for d, shade in zip(settings.dimensions, shades, strict=True):
-        value, bar, side = (one.sel(dimension=d).to_numpy() for one in (mean, error, dataset["side"]))
-        there = value > _ROUNDING
-        if not there.any():
-            continue
-        lengths = 2 * settings.radius / side[there]
-        axes.errorbar(
-            *(lengths, value[there], bar[there]),
-            color=style.COLOURS["network"],
-            alpha=shade,
-            marker="o",
-            linewidth=0.8,
-        )
-        axes.annotate(
-            f"{d}", (lengths[-1], value[there][-1]), xytext=(-5, -2), textcoords="offset points", ha="right", fontsize=7
-        )
-    axes.set_xscale("log")
-    axes.set_xlabel(f"cube {'diagonal' if settings.boxes[0] == 'fixed' else 'side'}, corr. lengths")
-    axes.margins(x=0.15)
 
 
 def caption(dataset: xr.Dataset) -> str:
@@ -162,7 +138,7 @@ def judge(dataset: xr.Dataset) -> list[Verdict]:
 
 def _describe(rows: Rows, n_networks: int) -> str:
     """Return the first and the last complement of one kind that is above 0, the fall, and where none was found."""
-    seen = [row for row in rows if row["apart"] >= _ROUNDING]
+    seen = [row for row in rows if row["apart"] >= ROUNDING]
     if not seen:
         return f"none cut off in {n_networks} networks of each dimension"
     first, last = seen[0], seen[-1]
@@ -170,7 +146,7 @@ def _describe(rows: Rows, n_networks: int) -> str:
     if last is not first:
         factor = (last["apart"] / first["apart"]) ** (1 / (last["dimension"] - first["dimension"]))
         text += f" to {_with_error(last)}, a factor of {factor:.2f} a dimension"
-    none = [row["dimension"] for row in rows if row["apart"] < _ROUNDING]
+    none = [row["dimension"] for row in rows if row["apart"] < ROUNDING]
     return text + (f", none cut off at d = {', '.join(map(str, none))}" if none else "")
 
 

@@ -31,7 +31,7 @@ def _presets(box: Box, activations: tuple[Activation, ...]) -> dict[str, conject
     }
 
 
-_ROUNDING = 1e-12  # of a complement that is 0
+ROUNDING = 1e-12  # of a complement that is 0
 
 
 @style.styled
@@ -72,7 +72,7 @@ def draw(dataset: xr.Dataset) -> Figure:
 def _least(dataset: xr.Dataset) -> float:
     """Return the least mean complement that is above 0."""
     found = 1 - dataset["in_label"].mean("network").to_numpy()
-    return float(found[found > _ROUNDING].min(initial=1.0))
+    return float(found[found > ROUNDING].min(initial=1.0))
 
 
 def _networks(axes: Axes, rows: Rows, *, shift: float) -> None:
@@ -92,23 +92,31 @@ def _networks(axes: Axes, rows: Rows, *, shift: float) -> None:
 
 def _against_side(axes: Axes, settings: conjecture.Settings, dataset: xr.Dataset, model: str) -> None:
     """Draw the complement against the size of the cubes in correlation lengths, a line for each dimension."""
-    here = dataset["in_label"].sel(model=model, box=settings.boxes[0]).isel(activation=0, depth=0)
-    mean, error = (1 - here).mean("network"), here.std("network", ddof=1) / np.sqrt(settings.n_networks)
-    shades = np.linspace(0.35, 1.0, len(settings.dimensions))
-    for d, shade in zip(settings.dimensions, shades, strict=True):
-        n_cubes = dataset["side"].sel(dimension=d).to_numpy()
-        value, bar = mean.sel(dimension=d).to_numpy(), error.sel(dimension=d).to_numpy()
-        there = (n_cubes > 0) & (value > _ROUNDING)
+    here = 1 - dataset["in_label"].sel(model=model, box=settings.boxes[0]).isel(activation=0, depth=0)
+    sides = dataset["side"].where(dataset["side"] > 0)
+    colour = style.COLOURS["network" if model == "network" else "simulation"]
+    draw_against_side(axes, here, 2 * settings.radius / sides, colour, settings.boxes[0])
+
+
+def draw_against_side(axes: Axes, apart: xr.DataArray, lengths: xr.DataArray, colour: str, box: Box) -> None:
+    """Draw the complement of P(connected), over networks, against the cubes' size, a line for each dimension.
+
+    ``apart`` is over (dimension, network, lattice), ``lengths`` over (dimension, lattice), nan where there is none: in a
+    fixed box the diagonal of a cube, in a growing one its side, in correlation lengths.
+    """
+    mean, error = apart.mean("network"), apart.std("network", ddof=1) / np.sqrt(apart.sizes["network"])
+    shades = np.linspace(0.35, 1.0, apart.sizes["dimension"])
+    for d, shade in zip(apart["dimension"].to_numpy().tolist(), shades, strict=True):
+        value, bar, length = (one.sel(dimension=d).to_numpy() for one in (mean, error, lengths))
+        there = (value > ROUNDING) & np.isfinite(length)
         if not there.any():
             continue
-        # In a fixed box the diagonal of a cube, in a growing one its side.
-        lengths = 2 * settings.radius / n_cubes[there]
-        colour = style.COLOURS["network" if model == "network" else "simulation"]
-        axes.errorbar(lengths, value[there], bar[there], color=colour, alpha=shade, marker="o", linewidth=0.8)
-        place, above = (lengths[-1], value[there][-1]), 0.0 if d % 2 else -5.0  # neighbours may lie close
+        value, bar, length = value[there], bar[there], length[there]
+        axes.errorbar(length, value, bar, color=colour, alpha=shade, marker="o", linewidth=0.8)
+        place, above = (length[-1], value[-1]), 0.0 if d % 2 else -5.0  # neighbours may lie close
         axes.annotate(f"{d}", place, xytext=(-5, above), textcoords="offset points", ha="right", fontsize=7)
     axes.set_xscale("log")
-    axes.set_xlabel(f"cube {'diagonal' if settings.boxes[0] == 'fixed' else 'side'}, corr. lengths")
+    axes.set_xlabel(f"cube {'diagonal' if box == 'fixed' else 'side'}, corr. lengths")
     axes.margins(x=0.15)
 
 

@@ -172,8 +172,7 @@ def test_small_boxes_tell_the_rate_from_the_first_to_the_last_sound_dimension(da
 )
 def test_every_depth_has_to_rise(dataset, deep, moved, outcome, n_above):
     parts = [
-        with_values(dataset, values, moved=moved).assign_coords(depth=[depth])
-        for depth, values in ((3, UP), (4, deep))
+        with_values(dataset, values, moved=moved).assign_coords(depth=[depth]) for depth, values in ((3, UP), (4, deep))
     ]
     both = xr.concat(parts, dim="depth", data_vars="minimal")
     chosen = CHOSEN.model_copy(update={"depths": (3, 4)})
