@@ -1,8 +1,9 @@
-"""How much a sampled path hides: certified maxima of the loss along the paths of untrained networks.
+"""How much a sampled path hides: certified maxima of the loss along the paths of untrained and of trained networks.
 
-The pairs are connected as in :mod:`empirical.untrained`. Then every segment of every path, of the straight one and of
-those that bypass its barriers, is followed piece by piece (:mod:`lipschitz.segment`): its largest loss is enclosed, on
-all of its points, and set beside the largest of n equally spread samples.
+The pairs are connected as in :mod:`empirical.untrained`, the networks trained as in :mod:`empirical.evolution`. Then
+every segment of every path, of the straight one and of those that bypass its barriers, is followed piece by piece
+(:mod:`lipschitz.segment`): its largest loss is enclosed, on all of its points, and set beside the largest of n equally
+spread samples.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from torch.nn import functional
 
-from empirical import captured, models, untrained
+from empirical import captured, data, evolution, models, untrained
 from empirical.connect import Connection
 from empirical.models import Network
 from empirical.paths import on_segments
@@ -30,11 +31,18 @@ _ZOOM = 201  # points drawn around the largest loss of the straight path
 
 
 class Settings(BaseModel):
-    """Settings of the experiment; losses are cross-entropies in nats. The rest is as in ``untrained``."""
+    """Settings of the experiment; losses are cross-entropies in nats. The rest is as in ``untrained``.
+
+    Networks are trained as by ``evolution``, on digits as in its preset quick, on other images as in its preset paper:
+    that of pair k is its training k.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     network: Network = Field("resnet18", description="the form of the network")
+    n_epochs: int = Field(0, ge=0, description="epochs that the networks are trained for; 0 leaves them untrained")
+    data: str = Field("digits", description="what they are trained on: as for evolution")
+    data_digest: str = Field("", description="stands for the content of the data; filled in by the command")
     n_pairs: int = Field(1, ge=1, description="pairs, each with its own network; pair k has class k mod 10")
     threshold: float = Field(0.0005, gt=0, description="loss at which an optimised input is done")
     delta: float = Field(0.001, gt=0, description="a path is connected if its loss is nowhere above this")
@@ -62,6 +70,29 @@ def experiment(device: str) -> Experiment[Settings, int]:
     )
 
 
+def with_digest(settings: Settings) -> Settings:
+    """Return the settings with the digest of the data, if networks are trained; raises as ``evolution`` does."""
+    if settings.n_epochs == 0:
+        return settings
+    return settings.model_copy(update={"data_digest": evolution.with_digest(_training(settings)).data_digest})
+
+
+def _training(settings: Settings) -> evolution.EvolutionSettings:
+    how = evolution.QUICK if settings.data == "digits" else evolution.PAPER
+    chosen = {name: getattr(settings, name) for name in ("data", "data_digest", "network", "seed")}
+    return how.model_copy(update=chosen | {"unit": "epoch", "epoch_stages": (settings.n_epochs,)})
+
+
+def _network(
+    settings: Settings, how: untrained.UntrainedSettings, pair: int, seed: np.random.SeedSequence, device: torch.device
+) -> nn.Module:
+    if settings.n_epochs == 0:
+        return untrained.build(how, seed, device)
+    training = evolution.with_digest(_training(settings))
+    task = evolution.Task(training=pair, stage=settings.n_epochs)
+    return evolution.trained(training, task, data.load(settings.data), device)
+
+
 def connect_pair(
     settings: Settings, pair: int, seed: np.random.SeedSequence, device: torch.device
 ) -> tuple[nn.Module, Connection]:
@@ -74,7 +105,7 @@ def connect_pair(
         max_iterations=settings.max_iterations,
         bypass_iterations=settings.max_iterations,
     )
-    network = untrained.build(how, seed, device)
+    network = _network(settings, how, pair, seed, device)
     starts = noise([models.generator_from(seed, 1), models.generator_from(seed, 2)], scale=how.noise)
     targets = torch.full((2,), class_of(pair), device=device)
     _, (found,) = untrained.connect_pairs(how, network, starts.to(device), targets)

@@ -167,7 +167,7 @@ def experiment(device: str) -> Experiment[EvolutionSettings, Task]:
         images = images_of(settings)
         with captured.task_on(where):
             with locks.setdefault(task.training, threading.Lock()):
-                network = _trained(settings, task, images, where, scratch)
+                network = trained(settings, task, images, where, scratch)
             return _run_stage(settings, network, images, seed)
 
     return Experiment(
@@ -207,10 +207,10 @@ class _Data:
             return self._images
 
 
-def _trained(
-    settings: EvolutionSettings, task: Task, images: Images, device: torch.device, scratch: Path | None
+def trained(
+    settings: EvolutionSettings, task: Task, images: Images, device: torch.device, scratch: Path | None = None
 ) -> nn.Module:
-    """Return the network after the stage of the task."""
+    """Return the network after the stage of the task, from the last checkpoint in ``scratch`` on, if there is one."""
     per_epoch = train.batches_per_epoch(images, settings.batch_size)
     per_stage = 1 if settings.unit == "batch" else per_epoch
     until = task.stage * per_stage

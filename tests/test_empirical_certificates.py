@@ -1,4 +1,4 @@
-"""Certified maxima along the paths of untrained networks."""
+"""Certified maxima along the paths of untrained and of trained networks."""
 
 import json
 
@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 from torch.nn import functional
 
-from empirical import certificates
+from empirical import certificates, data, evolution, train
 from empirical.certificates import N_SAMPLES, Settings
 from percolation import campaign
 
@@ -61,6 +61,27 @@ def test_summary_says_which_paths_are_connected_everywhere(run):
 def test_same_bits_for_any_number_of_workers(run, tmp_path):
     again = campaign.run(certificates.experiment("cpu"), TINY, out=tmp_path, n_workers=2)
     xr.testing.assert_identical(run.dataset, again.dataset)
+
+
+def test_a_trained_network_is_that_of_the_evolution(tmp_path):
+    settings = certificates.with_digest(TINY.model_copy(update={"n_epochs": 1, "n_pairs": 1}))
+    network, found = certificates.connect_pair(settings, 0, campaign.seed_sequence(0, "pair=0"), torch.device("cpu"))
+    how = evolution.QUICK.model_copy(update={"network": "convnet", "unit": "epoch", "epoch_stages": (0, 1)})
+    how = evolution.with_digest(how)
+    images = data.load("digits")
+    other = evolution.trained(how, evolution.Task(training=0, stage=1), images, torch.device("cpu"), tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), other.parameters(), strict=True))
+    assert train.accuracy(network, images) > 0.3  # a tenth by chance
+    result = campaign.run(certificates.experiment("cpu"), settings, out=tmp_path).dataset
+    assert not bool((result["sampled"] > result["upper_loss"] * (1 + 1e-9)).any())
+    assert float(result["refined"].isel(pair=0, round=0, segment=0)) == pytest.approx(found.curves[0].barrier, rel=1e-6)
+
+
+def test_other_data_than_the_settings_say_are_refused():
+    assert certificates.with_digest(TINY) is TINY  # no data are needed
+    settings = TINY.model_copy(update={"n_epochs": 1, "data_digest": "0123456789abcdef"})
+    with pytest.raises(ValueError, match=r"data_digest must be that of digits, .*, got 0123456789abcdef"):
+        certificates.connect_pair(settings, 0, campaign.seed_sequence(0, "pair=0"), torch.device("cpu"))
 
 
 def test_every_variable_says_what_it_is(run):
