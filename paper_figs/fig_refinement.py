@@ -181,13 +181,13 @@ PLOT = Plot(
 FINER = Plot(
     heading="Finer still",
     question=(
-        "In the figure before, smaller cubes still moved some points of four to six dimensions, open there. Here the same sampled cubes "
+        "In the figure before, smaller cubes still moved some points of four and five dimensions, open there. Here the same sampled cubes "
         "of the same networks are joined on lattices nearly twice as fine along every axis. Do the points stay?"
     ),
     settings={
         "quick": refinement.PRESETS["quick"].model_copy(update={"dimensions": (3, 4), "refinements": (5, 9)}),
         "paper": refinement.PRESETS["paper"].model_copy(
-            update={"activations": ("sin", "relu"), "dimensions": (4, 5, 6), "refinements": (5, 9)}
+            update={"activations": ("sin", "relu"), "dimensions": (4, 5), "refinements": (5, 9), "budget": 100_000_000}
         ),
         "ci": SETTINGS["ci"].model_copy(update={"refinements": (3, 5)}),
     },
