@@ -8,6 +8,7 @@ in any precision from the stored weights.
 from __future__ import annotations
 
 import operator
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -124,11 +125,6 @@ def read(model: nn.Module, input_shape: Sequence[int]) -> tuple[Step, ...]:
         If the model does something else, which the message names; if a layer has hooks or parametrizations or is in
         training mode where that matters; if the model cannot be traced, or does not take such an input.
 
-    Notes
-    -----
-    Unless the model is nested Sequentials of known layers, no other thread may run a torch module meanwhile: torch.fx
-    replaces their calls.
-
     Examples
     --------
     >>> [step.kind for step in read(nn.Sequential(nn.Linear(3, 2), nn.ReLU()).eval(), (3,))]
@@ -235,8 +231,32 @@ def batch_norm(layer: nn.BatchNorm1d | nn.BatchNorm2d, like: torch.Tensor) -> tu
     return scale, shift if layer.bias is None else shift + layer.bias.detach().to(like)
 
 
+_tracing = threading.Lock()  # two traces would undo each other's replacement of Module.__call__ in the wrong order
+
+
 class _Tracer(fx.Tracer):
-    """Traces into everything but layers that are known, or torch's own."""
+    """Traces into everything but layers that are known, or torch's own, and nothing that another thread does meanwhile.
+
+    For the time of a trace, torch.fx replaces ``torch.nn.Module.__call__`` in every thread of the process.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Call a module: as it is in another thread."""
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """Return an attribute of a module: as it is in another thread."""
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return type(m) in _LAYERS or super().is_leaf_module(m, module_qualified_name)
@@ -255,7 +275,8 @@ def _trace(model: nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModule:
     """Return the traced model, every node with the shape of its output for one input of zeros."""
     root = nn.Sequential(model) if type(model) in _LAYERS else model
     try:
-        traced = fx.GraphModule(root, _chain(root) or _Tracer().trace(root))
+        with _tracing:
+            traced = fx.GraphModule(root, _chain(root) or _Tracer().trace(root))
     except Exception as error:
         raise ValueError(f"model must be traceable by torch.fx, got {type(error).__name__}: {error}") from error
     nodes = list(traced.graph.nodes)
@@ -277,7 +298,7 @@ def _trace(model: nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModule:
 def _chain(root: nn.Module) -> fx.Graph | None:
     """Return the graph of nested Sequentials of known layers, or None for anything else.
 
-    These need no tracing, which for its time replaces ``torch.nn.Module.__call__`` in every thread of the process.
+    These need no tracing, which takes four times as long.
     """
     names: dict[int, str] = {}
     chain: list[str] = []

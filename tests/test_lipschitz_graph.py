@@ -1,5 +1,8 @@
 """Networks read as lists of known steps: the same function, and nothing unknown passes."""
 
+import threading
+from concurrent import futures
+
 import pytest
 import torch
 from torch import nn
@@ -132,3 +135,31 @@ def test_hooks_are_refused():
     model[0].register_forward_hook(lambda *_: None)
     with pytest.raises(ValueError, match="layer '0' must have no hooks or parametrizations, got Linear"):
         graph.read(model, (3,))
+
+
+def test_tracing_leaves_other_threads_alone():
+    """torch.fx replaces Module.__call__ in the whole process while it traces."""
+    traced, running = (shaken(torchvision.models.resnet18(num_classes=10)) for _ in range(2))
+    image, before = torch.ones(1, 3, 32, 32), nn.Module.__call__
+    expected = [step.kind for step in graph.read(traced, (3, 32, 32))]
+    with torch.no_grad():
+        logits = running(image)
+    is_done = threading.Event()
+
+    def run():
+        n_right = 0
+        while not is_done.is_set():
+            with torch.no_grad():
+                assert torch.equal(running(image), logits)
+            n_right += 1
+        return n_right
+
+    with futures.ThreadPoolExecutor() as pool:
+        runs = pool.submit(run)
+        reads = [pool.submit(graph.read, traced, (3, 32, 32)) for _ in range(20)]
+        try:
+            assert all([step.kind for step in read.result()] == expected for read in reads)
+        finally:
+            is_done.set()
+        assert runs.result() > 0
+    assert nn.Module.__call__ is before
