@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Activation = Literal["tanh", "relu", "erf", "sin"]
 
-_MOST_TERMS = 400  # of tanh's series: odd k up to 799
+_MOST_TERMS = 1600  # of tanh's series: odd k up to 3199
 _SERIES_ERROR = 1e-6  # relative, of the variance that the left out terms hold: no covariance is off by more
 _STEP = 0.02
 _NODES = np.arange(-600, 601) * _STEP  # trapezoidal rule: exact to rounding for what is analytic near the real line
@@ -160,7 +160,7 @@ def wide_covariance(
     Raises
     ------
     ValueError
-        If an argument lies outside its range, or tanh's series is too slow, from variances of about 50 on.
+        If an argument lies outside its range, or tanh's series is too slow, from variances of about 200 on.
 
     Notes
     -----
