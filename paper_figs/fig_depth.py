@@ -14,7 +14,7 @@ from paper_figs import style
 from paper_figs.fig_conjecture import BOXES_ALONE, CLAIM, MARKERS, SURE, Rows, gap_in_errors, settings_of, too_large
 from paper_figs.plot import Plot, Verdict, uncertain
 
-_FEW: dict[str, Any] = BOXES_ALONE | {"boxes": ("growing",), "depths": (2, 3, 4, 6)}
+_FEW: dict[str, Any] = BOXES_ALONE | {"boxes": ("growing",), "depths": (2, 4, 6)}
 SETTINGS = {
     "quick": conjecture.Settings(dimensions=(1, 2, 3, 4), max_cubes=30_000, **_FEW),
     "paper": conjecture.PRESETS["paper"].model_copy(update=_FEW),
@@ -132,8 +132,8 @@ def _range(rows: Rows, settings: conjecture.Settings, place: int) -> str:
 PLOT = Plot(
     heading="Shallow and deep networks",
     question=(
-        "All networks before have three matrices. Does it take a certain depth? Here growing boxes are labelled by networks of two to "
-        "six, each box a number of its own networks' correlation lengths."
+        "All networks before have three matrices. Does it take a certain depth? Here growing boxes are labelled by shallower and deeper "
+        "ones, each box a number of its own networks' correlation lengths."
     ),
     settings=SETTINGS,
     experiment=lambda _: conjecture.EXPERIMENT,

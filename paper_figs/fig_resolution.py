@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from empirical import conjecture, conjecture_tables
 from empirical.network_lattice import Box
@@ -32,6 +33,7 @@ def _presets(box: Box, activations: tuple[Activation, ...]) -> dict[str, conject
 
 
 ROUNDING = 1e-12  # of a complement that is 0
+_FEW_DECADES = 30  # an axis shorter than this has numbers within the decades
 
 
 @style.styled
@@ -118,6 +120,10 @@ def draw_against_side(axes: Axes, apart: xr.DataArray, lengths: xr.DataArray, co
     axes.set_xscale("log")
     axes.set_xlabel(f"cube {'diagonal' if box == 'fixed' else 'side'}, corr. lengths")
     axes.margins(x=0.15)
+    low, high = axes.get_xlim()
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < _FEW_DECADES * low else (1.0,)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def caption(dataset: xr.Dataset) -> str:

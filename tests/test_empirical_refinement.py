@@ -100,6 +100,25 @@ def test_the_verdict_follows_the_rows(
     assert words in verdict.measured
 
 
+@pytest.mark.parametrize(
+    ("values", "outcome", "words"),
+    [
+        ({1: (0.2, 0.2), 3: (0.01, 0.0099)}, "holds", "in 8 of 8 points"),
+        (
+            {1: (0.2, 0.2), 3: (0.01, 0.005)},
+            "open",
+            "in 4 of 8 points; otherwise: sin, growing box, from 0.01 to",
+        ),
+    ],
+)
+def test_smaller_cubes_have_to_leave_every_point(
+    dataset: xr.Dataset, values: dict[int, tuple[float, float]], outcome: str, words: str
+) -> None:
+    (verdict,) = fig_refinement.FINER.judge(with_complements(dataset, values))
+    assert verdict.outcome == outcome
+    assert words in verdict.measured
+
+
 def test_a_rise_counts_only_beyond_what_was_given_up(dataset: xr.Dataset) -> None:
     values = {1: (0.2, 0.2), 3: (0.005, 0.01)}
     for given_up, outcome in ((0.3, "open"), (0.6, "holds")):
