@@ -148,6 +148,7 @@ PRESETS = {
         n_pairs=50,
         max_cubes=1_000_000,  # finer ones are asked where it matters: empirical.refinement
         max_side=1024,
+        field_width=1024,
         shared_fields=5,
     ),
 }
