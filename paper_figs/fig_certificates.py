@@ -91,7 +91,7 @@ def draw(dataset: xr.Dataset) -> Figure:
     middle.set_yscale("log")
     middle.set_xlabel("samples on a segment")
     middle.set_ylabel("share of the maximum missed")
-    middle.legend(loc="lower left")
+    middle.legend(loc="upper right")
     style.name_panel(middle, "b")
 
     most, least = _barriers(dataset, "upper_loss_everywhere"), _barriers(dataset, "lower_loss")
@@ -140,7 +140,7 @@ def caption(dataset: xr.Dataset) -> str:
         f"a network of its own), found until the loss was {settings.threshold:g} and followed piece by piece: {known.size} segments "
         f"of {int(known.min()):,} to {int(known.max()):,} linear pieces, the logits known to {error:.1g}. (a) The top of the first "
         "straight path, the samples that a grid of 200 points puts there, and the certified enclosure of the largest loss on the "
-        "whole segment. (b) The share of the largest loss that n equally spread samples miss; median and quartiles over segments. "
+        "whole segment. (b) The share of the largest loss that n equally spread samples miss, 1e-9 where it is less; median and quartiles over segments. "
         "(c) The certified barrier of every path, a line a pair; the bars, mostly smaller than the points, are enclosures of all that "
         f"rounding can do. A path below δ = {settings.delta:g} is connected at every point.{scale}"
     )
