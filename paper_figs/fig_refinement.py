@@ -27,7 +27,7 @@ def _settings_of(dataset: xr.Dataset) -> refinement.Settings:
 
 def _coarsest(settings: refinement.Settings) -> str:
     """Return what the coarsest lattice is called."""
-    return f"{settings.refinements[0]} fine cubes" if settings.refinements[0] > 1 else "coarse lattice"
+    return f"{settings.refinements[0]} fine cubes a coarse one" if settings.refinements[0] > 1 else "coarse lattice"
 
 
 def _smallest(settings: refinement.Settings, dimension: int) -> float:
@@ -111,7 +111,7 @@ def caption(dataset: xr.Dataset) -> str:
         f"error over {settings.n_networks} networks, with {sides} fine cubes along an axis; filled where the last refinement, from "
         f"{settings.refinements[-2]} to {settings.refinements[-1]} fine cubes a coarse one, moved it by at most a tenth of itself, two standard "
         f"errors and {n_given_up} clusters given up included. Arrows: no sampled cube was cut off in any network; the arrow stands about where one "
-        f"would. Grey: the same cubes of {settings.activations[0]} networks with {settings.refinements[0]} fine cubes a coarse one; dashed: the share of random points where all "
+        f"would. Grey: the same cubes of {settings.activations[0]} networks on the coarsest lattice drawn ({_coarsest(settings)}); dashed: the share of random points where all "
         "curvatures of these networks have one sign, as at an extremum, which every pocket inside the box holds or surrounds. Dotted: isolated cubes of independent labels on an infinite lattice. "
         "The last panel has the same against the cubes' size, the dimension beside the smallest cubes."
     )
