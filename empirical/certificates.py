@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from torch.nn import functional
 
-from empirical import captured, data, evolution, models, untrained
+from empirical import captured, evolution, models, untrained
 from empirical.connect import Connection
 from empirical.models import Network
 from empirical.paths import on_segments
@@ -88,9 +88,8 @@ def _network(
 ) -> nn.Module:
     if settings.n_epochs == 0:
         return untrained.build(how, seed, device)
-    training = evolution.with_digest(_training(settings))
-    task = evolution.Task(training=pair, stage=settings.n_epochs)
-    return evolution.trained(training, task, data.load(settings.data), device)
+    training, task = _training(settings), evolution.Task(training=pair, stage=settings.n_epochs)
+    return evolution.trained(training, task, evolution.Data()(training), device)
 
 
 def connect_pair(

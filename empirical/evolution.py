@@ -157,7 +157,7 @@ def experiment(device: str) -> Experiment[EvolutionSettings, Task]:
     in the scratch folder of the run, and starts anew without one.
     """
     where = models.check_device(device)
-    images_of = _Data()
+    images_of = Data()
     # Tasks of one training train it one after the other; those of different trainings at the same time.
     locks: dict[int, threading.Lock] = {}
 
@@ -192,14 +192,15 @@ def _tasks(settings: EvolutionSettings) -> list[Task]:
     ]
 
 
-class _Data:
-    """The data that were asked for last."""
+class Data:
+    """The data that were asked for last; other data than the settings' digest stands for are refused."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._images: Images | None = None
 
     def __call__(self, settings: EvolutionSettings) -> Images:
+        """Return them."""
         with self._lock:
             if self._images is None or self._images.name != settings.data:
                 self._images = data.load(settings.data)

@@ -262,6 +262,11 @@ class _Tracer(fx.Tracer):
         return type(m) in _LAYERS or super().is_leaf_module(m, module_qualified_name)
 
 
+def _trace_alone(root: nn.Module) -> fx.Graph:
+    with _tracing:
+        return _Tracer().trace(root)
+
+
 class _Shapes(fx.Interpreter):
     """Runs a traced model and notes the shape of every node's output."""
 
@@ -275,8 +280,7 @@ def _trace(model: nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModule:
     """Return the traced model, every node with the shape of its output for one input of zeros."""
     root = nn.Sequential(model) if type(model) in _LAYERS else model
     try:
-        with _tracing:
-            traced = fx.GraphModule(root, _chain(root) or _Tracer().trace(root))
+        traced = fx.GraphModule(root, _chain(root) or _trace_alone(root))
     except Exception as error:
         raise ValueError(f"model must be traceable by torch.fx, got {type(error).__name__}: {error}") from error
     nodes = list(traced.graph.nodes)
@@ -298,7 +302,7 @@ def _trace(model: nn.Module, input_shape: tuple[int, ...]) -> fx.GraphModule:
 def _chain(root: nn.Module) -> fx.Graph | None:
     """Return the graph of nested Sequentials of known layers, or None for anything else.
 
-    These need no tracing, which takes four times as long.
+    These need no tracing, which takes four times as long and its turn among threads.
     """
     names: dict[int, str] = {}
     chain: list[str] = []

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
 from empirical import certificates
 from paper_figs import style
-from paper_figs.plot import Plot, Verdict
+from paper_figs.plot import Plot, Verdict, with_images
 
 SETTINGS = {
     # The paper's network and thresholds take hours: they are kept in paper_figs/data.
@@ -26,13 +28,6 @@ _TRAINED = {
 _ROUNDS = ("primary", "secondary", "tertiary", "fourth", "fifth")
 _MARKERS = "osD^v"
 _ROLES = ("simulation", "mean field", "network", "upper", "exact")
-
-
-def _with_data(settings: certificates.Settings, name: str) -> certificates.Settings:
-    """Return the settings for the named images; a preset that asks for others than the digits keeps them."""
-    if name != "digits":
-        settings = settings.model_copy(update={"data": name})
-    return certificates.with_digest(settings)
 
 
 def _settings(dataset: xr.Dataset) -> certificates.Settings:
@@ -124,10 +119,10 @@ def caption(dataset: xr.Dataset) -> str:
     known = known[np.isfinite(known)]
     error = float(dataset["upper_error"].max())
     scale = ""
-    paper = "0.0005 and 0.001" if settings.n_epochs == 0 else "0.005 and 0.01"
-    if settings.network != "resnet18" or settings.delta > (0.001 if settings.n_epochs == 0 else 0.01):
+    full = (_TRAINED if settings.n_epochs else SETTINGS)["paper"]
+    if settings.network != full.network or settings.delta > full.delta:
         scale = (
-            f" This smaller run uses a small network, or thresholds above those of the full one (a ResNet18, {paper}), so that "
+            f" This smaller run uses a small network, or thresholds above those of the full one (a ResNet18, {full.threshold:g} and {full.delta:g}), so that "
             "it ends in a minute."
         )
     kind = (
@@ -200,5 +195,5 @@ TRAINED = Plot(
     draw=draw,
     caption=caption,
     judge=judge,
-    with_data=_with_data,
+    with_data=functools.partial(with_images, with_digest=certificates.with_digest),
 )

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from empirical import conjecture, conjecture_tables
 from paper_figs import style
-from paper_figs.fig_conjecture import BOXES_ALONE, CLAIM, MARKERS, SURE, Rows, gap_in_errors, settings_of, too_large
+from paper_figs.fig_conjecture import BOXES_ALONE, CLAIM, SURE, Rows, gap_in_errors, settings_of, too_large
+from paper_figs.fig_resolution import draw_networks
 from paper_figs.plot import Plot, Verdict, uncertain
 
 _FEW: dict[str, Any] = BOXES_ALONE | {"boxes": ("growing",), "depths": (2, 4, 6)}
@@ -39,7 +40,8 @@ def draw(dataset: xr.Dataset) -> Figure:
         _independent(axes, here)
         shades = np.linspace(0.3, 1.0, len(settings.depths))
         for k, (depth, shade) in enumerate(zip(settings.depths, shades, strict=True)):
-            _networks(axes, [row for row in here if row["depth"] == depth], shift=0.14 * k, shade=shade)
+            part = [row for row in here if row["depth"] == depth]
+            draw_networks(axes, part, shift=0.14 * k, label=f"{depth} matrices", alpha=shade, markersize=3.5)
         axes.set_xticks(settings.dimensions)
         axes.set_xlabel("dimension $d$")
         style.name_panel(axes, letter, activation)
@@ -47,22 +49,6 @@ def draw(dataset: xr.Dataset) -> Figure:
     panels[0].set_ylabel("1 − P(connected | same label)")
     panels[0].legend(loc="lower left", fontsize=6.5)
     return figure
-
-
-def _networks(axes: Axes, rows: Rows, *, shift: float, shade: float) -> None:
-    """Draw the networks of one depth, filled where the cubes are small enough."""
-    drawn = [row for row in rows if row["network"] < 1]
-    for row in drawn:
-        axes.errorbar(
-            *(row["dimension"] + shift, 1 - row["network"], row["network_error"]),
-            color=style.COLOURS["network"],
-            alpha=shade,
-            marker=MARKERS[row["activation"]],
-            markersize=3.5,
-            markerfacecolor=None if row["is_resolved"] else "white",
-            linestyle="none",
-            label=f"{row['depth']} matrices" if row is drawn[0] else None,
-        )
 
 
 def _independent(axes: Axes, rows: Rows) -> None:

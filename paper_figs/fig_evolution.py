@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy import stats
 
 from empirical import evolution
 from paper_figs import style
-from paper_figs.plot import Plot, Verdict
+from paper_figs.plot import Plot, Verdict, with_images
 
 _CI = evolution.EvolutionSettings(
     batch_stages=(0, 1, 4),
@@ -36,11 +37,7 @@ def _by(unit: str, *, recalibrate: bool = False) -> dict[str, evolution.Evolutio
     return {name: settings.model_copy(update=update) for name, settings in presets.items()}
 
 
-def _with_data(settings: evolution.EvolutionSettings, name: str) -> evolution.EvolutionSettings:
-    """Return the settings for the named images; a preset that asks for others than the digits keeps them."""
-    if name != "digits":
-        settings = settings.model_copy(update={"data": name})
-    return evolution.with_digest(settings)
+_with_data = functools.partial(with_images, with_digest=evolution.with_digest)
 
 
 def _settings(dataset: xr.Dataset) -> evolution.EvolutionSettings:

@@ -43,7 +43,8 @@ def draw(dataset: xr.Dataset) -> Figure:
     rows = conjecture_tables.rows(dataset)
     figure, (left, middle, right) = style.panels(3, height=3.2, sharey=True)
     for k, activation in enumerate(settings.activations):
-        _networks(left, [row for row in rows if row["activation"] == activation], shift=0.14 * k)
+        part = [row for row in rows if row["activation"] == activation]
+        draw_networks(left, part, shift=0.14 * k, label=f"real networks, {activation}")
     first = [row for row in rows if row["activation"] == settings.activations[0]]
     d, independent, error = (
         np.array([row[name] for row in first]) for name in ("dimension", "independent", "independent_error")
@@ -77,19 +78,19 @@ def _least(dataset: xr.Dataset) -> float:
     return float(found[found > ROUNDING].min(initial=1.0))
 
 
-def _networks(axes: Axes, rows: Rows, *, shift: float) -> None:
-    """Draw one activation's networks on the finest cubes, filled where halving the cubes changed nothing."""
-    activation = rows[0]["activation"]
-    for row in rows:
-        if row["network"] < 1:
-            axes.errorbar(
-                *(row["dimension"] + shift, 1 - row["network"], row["network_error"]),
-                color=style.COLOURS["network"],
-                marker=MARKERS[activation],
-                markerfacecolor=None if row["is_resolved"] else "white",
-                linestyle="none",
-                label=f"real networks, {activation}" if row is rows[0] else None,
-            )
+def draw_networks(axes: Axes, rows: Rows, *, shift: float, label: str, **look: Any) -> None:
+    """Draw networks of one kind on the finest cubes, filled where halving the cubes changed nothing."""
+    drawn = [row for row in rows if row["network"] < 1]
+    for row in drawn:
+        axes.errorbar(
+            *(row["dimension"] + shift, 1 - row["network"], row["network_error"]),
+            color=style.COLOURS["network"],
+            marker=MARKERS[row["activation"]],
+            markerfacecolor=None if row["is_resolved"] else "white",
+            linestyle="none",
+            label=label if row is drawn[0] else None,
+            **look,
+        )
 
 
 def _against_side(axes: Axes, settings: conjecture.Settings, dataset: xr.Dataset, model: str) -> None:

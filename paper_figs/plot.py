@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import xarray as xr
 from matplotlib.figure import Figure
 from pydantic import BaseModel
 
 from percolation.campaign import Experiment
+
+S = TypeVar("S", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,11 @@ class Plot:
     caption: Callable[[xr.Dataset], str]
     judge: Callable[[xr.Dataset], list[Verdict]]
     with_data: Callable[[Any, str], Any] | None = None
+
+
+def with_images(settings: S, name: str, with_digest: Callable[[S], S]) -> S:
+    """Return the settings for the named images; a preset that asks for others than the digits keeps them."""
+    return with_digest(settings if name == "digits" else settings.model_copy(update={"data": name}))
 
 
 def uncertain(value: float, error: float) -> str:
