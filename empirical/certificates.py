@@ -9,12 +9,15 @@ spread samples.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import nn
 from torch.nn import functional
 
@@ -34,16 +37,16 @@ class Settings(BaseModel):
     """Settings of the experiment; losses are cross-entropies in nats. The rest is as in ``untrained``.
 
     Networks are trained as by ``evolution``, on digits as in its preset quick, on other images as in its preset paper:
-    that of pair k is its training k.
+    that of the k-th pair of a stage is its training k.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     network: Network = Field("resnet18", description="the form of the network")
-    n_epochs: int = Field(0, ge=0, description="epochs that the networks are trained for; 0 leaves them untrained")
+    batches: tuple[int, ...] = Field((0,), description="stages, in batches trained on; 0 alone leaves them untrained")
     data: str = Field("digits", description="what they are trained on: as for evolution")
     data_digest: str = Field("", description="stands for the content of the data; filled in by the command")
-    n_pairs: int = Field(1, ge=1, description="pairs, each with its own network; pair k has class k mod 10")
+    n_pairs: int = Field(1, ge=1, description="pairs of a stage, each with a network of its own")
     threshold: float = Field(0.0005, gt=0, description="loss at which an optimised input is done")
     delta: float = Field(0.001, gt=0, description="a path is connected if its loss is nowhere above this")
     max_rounds: int = Field(1, ge=0, le=4, description="rounds of bypassing")
@@ -51,28 +54,52 @@ class Settings(BaseModel):
     piece_budget: int = Field(1_000_000, ge=1, description="linear pieces after which a segment is given up")
     seed: int = Field(0, ge=0, description="seed of the run")
 
+    @field_validator("batches")
+    @classmethod
+    def _rises(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or list(value) != sorted(set(value)) or (value[0] < 1 and value != (0,)):
+            raise ValueError("rise, from 1 or more, or be 0 alone")
+        return value
 
-def experiment(device: str) -> Experiment[Settings, int]:
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One pair: the ``number``-th of its stage, which is ``batches`` of training."""
+
+    batches: int
+    number: int
+
+
+def experiment(device: str) -> Experiment[Settings, Task]:
     """Return the experiment, computed on ``device``; its tasks are the pairs."""
     where = models.check_device(device)
 
-    def run_task(settings: Settings, pair: int, seed: np.random.SeedSequence) -> Arrays:
+    trainings = evolution.Trainings(where)
+
+    def run_task(settings: Settings, task: Task, seed: np.random.SeedSequence, scratch: Path | None = None) -> Arrays:
         with captured.task_on(where):
-            return _run_pair(settings, pair, seed, where)
+            return _run_pair(settings, task, seed, where, trainings, scratch)
 
     return Experiment(
         name="certificates",
         version=2,
-        tasks=lambda settings: {f"pair={pair}": pair for pair in range(settings.n_pairs)},
+        tasks=tasks,
         run_task=run_task,
         collect=_collect,
         summarise=_summarise,
+        has_scratch=True,
     )
+
+
+def tasks(settings: Settings) -> dict[str, Task]:
+    """Return the pairs of every stage by their key, ``pair=0`` to the last, the stages in turn."""
+    pairs = product(settings.batches, range(settings.n_pairs))
+    return {f"pair={i}": Task(batches=batches, number=number) for i, (batches, number) in enumerate(pairs)}
 
 
 def with_digest(settings: Settings) -> Settings:
     """Return the settings with the digest of the data, if networks are trained; raises as ``evolution`` does."""
-    if settings.n_epochs == 0:
+    if settings.batches == (0,):
         return settings
     return settings.model_copy(update={"data_digest": evolution.with_digest(_training(settings)).data_digest})
 
@@ -80,20 +107,16 @@ def with_digest(settings: Settings) -> Settings:
 def _training(settings: Settings) -> evolution.EvolutionSettings:
     how = evolution.QUICK if settings.data == "digits" else evolution.PAPER
     chosen = {name: getattr(settings, name) for name in ("data", "data_digest", "network", "seed")}
-    return how.model_copy(update=chosen | {"unit": "epoch", "epoch_stages": (settings.n_epochs,)})
-
-
-def _network(
-    settings: Settings, how: untrained.UntrainedSettings, pair: int, seed: np.random.SeedSequence, device: torch.device
-) -> nn.Module:
-    if settings.n_epochs == 0:
-        return untrained.build(how, seed, device)
-    training, task = _training(settings), evolution.Task(training=pair, stage=settings.n_epochs)
-    return evolution.trained(training, task, evolution.Data()(training), device)
+    return how.model_copy(update=chosen | {"unit": "batch", "batch_stages": settings.batches})
 
 
 def connect_pair(
-    settings: Settings, pair: int, seed: np.random.SeedSequence, device: torch.device
+    settings: Settings,
+    task: Task,
+    seed: np.random.SeedSequence,
+    device: torch.device,
+    trainings: evolution.Trainings,
+    scratch: Path | None = None,
 ) -> tuple[nn.Module, Connection]:
     """Return the network of a pair, and how the pair was connected."""
     how = untrained.UntrainedSettings(
@@ -104,21 +127,32 @@ def connect_pair(
         max_iterations=settings.max_iterations,
         bypass_iterations=settings.max_iterations,
     )
-    network = _network(settings, how, pair, seed, device)
+    if task.batches == 0:
+        network = untrained.build(how, seed, device)
+    else:
+        stage = evolution.Task(training=task.number, stage=task.batches)
+        network = trainings.network(_training(settings), stage, scratch)
     starts = noise([models.generator_from(seed, 1), models.generator_from(seed, 2)], scale=how.noise)
-    targets = torch.full((2,), class_of(pair), device=device)
+    targets = torch.full((2,), class_of(task), device=device)
     _, (found,) = untrained.connect_pairs(how, network, starts.to(device), targets)
     return network, found
 
 
-def class_of(pair: int) -> int:
-    """Return the class of a pair; the pairs go through all classes."""
-    return pair % models.N_CLASSES
+def class_of(task: Task) -> int:
+    """Return the class of a pair; those of a stage go through all classes."""
+    return task.number % models.N_CLASSES
 
 
-def _run_pair(settings: Settings, pair: int, seed: np.random.SeedSequence, device: torch.device) -> Arrays:
-    network, found = connect_pair(settings, pair, seed, device)
-    target = class_of(pair)
+def _run_pair(
+    settings: Settings,
+    task: Task,
+    seed: np.random.SeedSequence,
+    device: torch.device,
+    trainings: evolution.Trainings,
+    scratch: Path | None,
+) -> Arrays:
+    network, found = connect_pair(settings, task, seed, device, trainings, scratch)
+    target = class_of(task)
     prepared = stages.prepare(network, models.IMAGE_SHAPE, device=device)
     shape = (settings.max_rounds + 1, 2**settings.max_rounds)
     arrays = {name: np.full(shape, np.nan) for name in _OF_SEGMENTS}
@@ -172,26 +206,27 @@ _VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
 
 
 def _collect(settings: Settings, arrays: Mapping[str, Arrays]) -> xr.Dataset:
-    pairs = [arrays[f"pair={pair}"] for pair in range(settings.n_pairs)]
+    pairs = [arrays[key] for key in tasks(settings)]
     dataset = xr.Dataset(
         {
             name: (("pair", *dims), np.stack([found[name] for found in pairs]), {"units": units, "long_name": text})
             for name, (dims, units, text) in _VARIABLES.items()
         }
     )
-    classes = [class_of(pair) for pair in range(settings.n_pairs)]
+    all_tasks = tasks(settings).values()
     return dataset.assign_coords(
         {
             "round": ("round", np.arange(settings.max_rounds + 1), {"long_name": "rounds of bypassing; 0 is primary"}),
             "n_samples": ("n_samples", list(N_SAMPLES), {"long_name": "samples on the segment, ends included"}),
-            "class": ("pair", classes, {"long_name": "class of the pair"}),
+            "class": ("pair", [class_of(task) for task in all_tasks], {"long_name": "class of the pair"}),
+            "batches": ("pair", [task.batches for task in all_tasks], {"long_name": "batches trained on"}),
         }
     )
 
 
 def _summarise(settings: Settings, dataset: xr.Dataset) -> dict[str, Any]:
     rows = []
-    for pair in range(settings.n_pairs):
+    for pair, task in enumerate(tasks(settings).values()):
         for i in range(settings.max_rounds + 1):
             here = dataset.isel(pair=pair, round=i)
             if not bool(here["loss"].notnull().any()):
@@ -199,6 +234,7 @@ def _summarise(settings: Settings, dataset: xr.Dataset) -> dict[str, Any]:
             rows.append(
                 {
                     "pair": pair,
+                    "batches": task.batches,
                     "round": i,
                     "n_segments": int(here["loss"].notnull().sum()),
                     "n_pieces": int(here["n_pieces"].sum()),

@@ -157,18 +157,14 @@ def experiment(device: str) -> Experiment[EvolutionSettings, Task]:
     in the scratch folder of the run, and starts anew without one.
     """
     where = models.check_device(device)
-    images_of = Data()
-    # Tasks of one training train it one after the other; those of different trainings at the same time.
-    locks: dict[int, threading.Lock] = {}
+    trainings = Trainings(where)
 
     def run_task(
         settings: EvolutionSettings, task: Task, seed: np.random.SeedSequence, scratch: Path | None = None
     ) -> Arrays:
-        images = images_of(settings)
         with captured.task_on(where):
-            with locks.setdefault(task.training, threading.Lock()):
-                network = trained(settings, task, images, where, scratch)
-            return _run_stage(settings, network, images, seed)
+            network = trainings.network(settings, task, scratch)
+            return _run_stage(settings, network, trainings.images(settings), seed)
 
     return Experiment(
         name="evolution",
@@ -192,26 +188,33 @@ def _tasks(settings: EvolutionSettings) -> list[Task]:
     ]
 
 
-class Data:
-    """The data that were asked for last; other data than the settings' digest stands for are refused."""
+class Trainings:
+    """The networks of trainings on one device; those who ask for one training wait for each other."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._reading = threading.Lock()
         self._images: Images | None = None
+        self._locks: dict[int, threading.Lock] = {}
 
-    def __call__(self, settings: EvolutionSettings) -> Images:
-        """Return them."""
-        with self._lock:
+    def images(self, settings: EvolutionSettings) -> Images:
+        """Return the data of the settings; others than their digest stands for are refused by a ``ValueError``."""
+        with self._reading:
             if self._images is None or self._images.name != settings.data:
                 self._images = data.load(settings.data)
             _check_digest(settings.data_digest, self._images.digest, settings.data)
             return self._images
 
+    def network(self, settings: EvolutionSettings, task: Task, scratch: Path | None = None) -> nn.Module:
+        """Return the network after the stage of the task, from the last checkpoint in ``scratch`` on, if any."""
+        images = self.images(settings)
+        with self._locks.setdefault(task.training, threading.Lock()):
+            return _trained(settings, task, images, self._device, scratch)
 
-def trained(
-    settings: EvolutionSettings, task: Task, images: Images, device: torch.device, scratch: Path | None = None
+
+def _trained(
+    settings: EvolutionSettings, task: Task, images: Images, device: torch.device, scratch: Path | None
 ) -> nn.Module:
-    """Return the network after the stage of the task, from the last checkpoint in ``scratch`` on, if there is one."""
     per_epoch = train.batches_per_epoch(images, settings.batch_size)
     per_stage = 1 if settings.unit == "batch" else per_epoch
     until = task.stage * per_stage

@@ -1,8 +1,6 @@
-"""Certified against sampled maxima of the loss along real paths of untrained and of trained networks."""
+"""Certified against sampled maxima of the loss along real paths of untrained networks."""
 
 from __future__ import annotations
-
-import functools
 
 import numpy as np
 import xarray as xr
@@ -10,7 +8,7 @@ from matplotlib.figure import Figure
 
 from empirical import certificates
 from paper_figs import style
-from paper_figs.plot import Plot, Verdict, with_images
+from paper_figs.plot import Plot, Verdict
 
 SETTINGS = {
     # The paper's network and thresholds take hours: they are kept in paper_figs/data.
@@ -18,28 +16,22 @@ SETTINGS = {
     "paper": certificates.Settings(n_pairs=10, max_rounds=2),
     "ci": certificates.Settings(network="convnet", threshold=0.05, delta=0.1, max_rounds=2, max_iterations=300),
 }
-_TRAINED = {
-    "quick": certificates.Settings(network="convnet", n_epochs=3, n_pairs=4, max_rounds=2, threshold=0.005, delta=0.01),
-    "paper": certificates.Settings(
-        n_epochs=5, data="cifar10", n_pairs=5, max_rounds=2, threshold=0.005, delta=0.01, max_iterations=4096
-    ),
-    "ci": certificates.Settings(network="convnet", n_epochs=1, threshold=0.05, delta=0.1, max_iterations=300),
-}
 _ROUNDS = ("primary", "secondary", "tertiary", "fourth", "fifth")
 _MARKERS = "osD^v"
 _ROLES = ("simulation", "mean field", "network", "upper", "exact")
 
 
-def _settings(dataset: xr.Dataset) -> certificates.Settings:
+def settings_of(dataset: xr.Dataset) -> certificates.Settings:
+    """Return the settings of the run."""
     return certificates.Settings.model_validate_json(dataset.attrs["settings"])
 
 
-def _barriers(dataset: xr.Dataset, name: str) -> xr.DataArray:
+def barriers(dataset: xr.Dataset, name: str) -> xr.DataArray:
     """Return the highest value on each path, over (pair, round)."""
     return dataset[name].max("segment")
 
 
-def _missed(dataset: xr.Dataset) -> xr.DataArray:
+def missed(dataset: xr.Dataset) -> xr.DataArray:
     """Return the part of the largest loss that equally spread samples miss, over all segments."""
     return 1 - dataset["sampled"] / dataset["loss"]
 
@@ -47,7 +39,7 @@ def _missed(dataset: xr.Dataset) -> xr.DataArray:
 @style.styled
 def draw(dataset: xr.Dataset) -> Figure:
     """Return the top of a straight path, what samples miss, and the barriers by round."""
-    settings = _settings(dataset)
+    settings = settings_of(dataset)
     figure, (left, middle, right) = style.panels(3, height=2.7)
 
     pair = dataset.isel(pair=0)
@@ -66,10 +58,10 @@ def draw(dataset: xr.Dataset) -> Figure:
     left.legend(loc="lower center")
     style.name_panel(left, "a")
 
-    missed = _missed(dataset)
+    shares = missed(dataset)
     n_samples = dataset["n_samples"].to_numpy()
     for i in range(dataset.sizes["round"]):
-        there = missed.isel(round=i).stack(path=("pair", "segment")).dropna("path")
+        there = shares.isel(round=i).stack(path=("pair", "segment")).dropna("path")
         if there.sizes["path"] == 0:
             continue
         lower, median, upper = (there.clip(min=1e-9).quantile(q, "path").to_numpy() for q in (0.25, 0.5, 0.75))
@@ -89,7 +81,7 @@ def draw(dataset: xr.Dataset) -> Figure:
     middle.legend(loc="upper right")
     style.name_panel(middle, "b")
 
-    most, least = _barriers(dataset, "upper_loss_everywhere"), _barriers(dataset, "lower_loss")
+    most, least = barriers(dataset, "upper_loss_everywhere"), barriers(dataset, "lower_loss")
     for k in range(dataset.sizes["pair"]):
         there = most.isel(pair=k).dropna("round")
         centre = (there + least.isel(pair=k).dropna("round")) / 2
@@ -114,24 +106,19 @@ def draw(dataset: xr.Dataset) -> Figure:
 
 def caption(dataset: xr.Dataset) -> str:
     """Return the caption."""
-    settings = _settings(dataset)
+    settings = settings_of(dataset)
     known = dataset["n_pieces"].to_numpy()
     known = known[np.isfinite(known)]
     error = float(dataset["upper_error"].max())
     scale = ""
-    full = (_TRAINED if settings.n_epochs else SETTINGS)["paper"]
+    full = SETTINGS["paper"]
     if settings.network != full.network or settings.delta > full.delta:
         scale = (
             f" This smaller run uses a small network, or thresholds above those of the full one (a ResNet18, {full.threshold:g} and {full.delta:g}), so that "
             "it ends in a minute."
         )
-    kind = (
-        f"networks trained for {settings.n_epochs} epoch(s) on {settings.data}"
-        if settings.n_epochs
-        else "untrained networks"
-    )
     return (
-        f"Paths between two class-optimal inputs of {kind} ({settings.network}, {settings.n_pairs} pair(s), each with "
+        f"Paths between two class-optimal inputs of untrained networks ({settings.network}, {settings.n_pairs} pair(s), each with "
         f"a network of its own), found until the loss was {settings.threshold:g} and followed piece by piece: {known.size} segments "
         f"of {int(known.min()):,} to {int(known.max()):,} linear pieces, the logits known to {error:.1g}. (a) The top of the first "
         "straight path, the samples that a grid of 200 points puts there, and the certified enclosure of the largest loss on the "
@@ -143,14 +130,14 @@ def caption(dataset: xr.Dataset) -> str:
 
 def judge(dataset: xr.Dataset) -> list[Verdict]:
     """Return the verdict on what sampled paths say."""
-    settings = _settings(dataset)
-    upper = _barriers(dataset, "upper_loss_everywhere")
-    sampled = _barriers(dataset.sel(n_samples=200), "sampled")
+    settings = settings_of(dataset)
+    upper = barriers(dataset, "upper_loss_everywhere")
+    sampled = barriers(dataset.sel(n_samples=200), "sampled")
     is_there = upper.notnull().to_numpy()
     certified = (upper.to_numpy() <= settings.delta)[is_there]
     by_samples = (sampled.to_numpy() <= settings.delta)[is_there]
     is_pair = (upper <= settings.delta).any("round").to_numpy()
-    missed = _missed(dataset).sel(n_samples=200).to_numpy()
+    shares = missed(dataset).sel(n_samples=200).to_numpy()
     agrees = bool((certified == by_samples).all())
     return [
         Verdict(
@@ -159,8 +146,8 @@ def judge(dataset: xr.Dataset) -> list[Verdict]:
             measured=(
                 f"{int(is_pair.sum())} of {is_pair.size} pair(s) certified below {settings.delta:g} on every point of a path; "
                 f"{int(by_samples.sum())} of {by_samples.size} paths are below by samples, {int(certified.sum())} by certificate; "
-                f"200 samples miss {100 * float(np.nanmedian(missed)):.2g} % of the largest loss (median), at most "
-                f"{100 * float(np.nanmax(missed)):.2g} %"
+                f"200 samples miss {100 * float(np.nanmedian(shares)):.2g} % of the largest loss (median), at most "
+                f"{100 * float(np.nanmax(shares)):.2g} %"
             ),
             outcome="holds" if agrees else "holds with a correction",
             explanation=(
@@ -183,17 +170,4 @@ PLOT = Plot(
     draw=draw,
     caption=caption,
     judge=judge,
-)
-TRAINED = Plot(
-    heading="Connected at every point: trained networks",
-    question=(
-        "Training bends the pieces: is a path of a trained network, low at 200 points, low everywhere too? The networks are those of "
-        "the figures over training."
-    ),
-    settings=_TRAINED,
-    experiment=certificates.experiment,
-    draw=draw,
-    caption=caption,
-    judge=judge,
-    with_data=functools.partial(with_images, with_digest=certificates.with_digest),
 )

@@ -9,10 +9,16 @@ import xarray as xr
 from torch.nn import functional
 
 from empirical import certificates, data, evolution, train
-from empirical.certificates import N_SAMPLES, Settings
+from empirical.certificates import N_SAMPLES, Settings, Task
 from percolation import campaign
 
 TINY = Settings(network="convnet", n_pairs=2, threshold=0.05, delta=0.1, max_rounds=1, max_iterations=150)
+
+
+def _connected(settings, key):
+    cpu = torch.device("cpu")
+    seed, trainings = campaign.seed_sequence(settings.seed, key), evolution.Trainings(cpu)
+    return certificates.connect_pair(settings, certificates.tasks(settings)[key], seed, cpu, trainings)
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +42,12 @@ def test_no_sample_is_above_the_certified_maximum(run):
 
 
 def test_the_maximum_stands_where_it_is_said(run):
-    seed = campaign.seed_sequence(TINY.seed, "pair=1")
-    network, found = certificates.connect_pair(TINY, 1, seed, torch.device("cpu"))
+    network, found = _connected(TINY, "pair=1")
     here = run.dataset.isel(pair=1, round=0, segment=0)
     a, c = found.paths[0].double()
     point = a + float(here["t"]) * (c - a)
     with torch.no_grad():
-        loss = functional.cross_entropy(network.double()(point[None]), torch.tensor([certificates.class_of(1)]))
+        loss = functional.cross_entropy(network.double()(point[None]), torch.tensor([1]))
     assert float(loss) == pytest.approx(float(here["loss"]), rel=1e-9)
     assert float(run.dataset["zoom_loss"].isel(pair=1, zoom=100)) == pytest.approx(float(loss), rel=1e-9)
 
@@ -63,25 +68,42 @@ def test_same_bits_for_any_number_of_workers(run, tmp_path):
     xr.testing.assert_identical(run.dataset, again.dataset)
 
 
+def test_stages_follow_each_other_and_share_the_trainings():
+    settings = Settings(batches=(5, 20), n_pairs=2)
+    assert certificates.tasks(settings) == {
+        "pair=0": Task(batches=5, number=0),
+        "pair=1": Task(batches=5, number=1),
+        "pair=2": Task(batches=20, number=0),
+        "pair=3": Task(batches=20, number=1),
+    }
+
+
+@pytest.mark.parametrize("batches", [(), (3, 2), (2, 2), (0, 5), (-1,)])
+def test_stages_that_do_not_rise_are_refused(batches):
+    with pytest.raises(ValueError, match="rise, from 1 or more, or be 0 alone"):
+        Settings(batches=batches)
+
+
 def test_a_trained_network_is_that_of_the_evolution(tmp_path):
-    settings = certificates.with_digest(TINY.model_copy(update={"n_epochs": 1, "n_pairs": 1}))
-    network, found = certificates.connect_pair(settings, 0, campaign.seed_sequence(0, "pair=0"), torch.device("cpu"))
+    settings = certificates.with_digest(TINY.model_copy(update={"batches": (2, 23), "n_pairs": 1}))
+    network, found = _connected(settings, "pair=1")
+    # An epoch of the digits has 23 batches.
     how = evolution.QUICK.model_copy(update={"network": "convnet", "unit": "epoch", "epoch_stages": (0, 1)})
-    how = evolution.with_digest(how)
-    images = data.load("digits")
-    other = evolution.trained(how, evolution.Task(training=0, stage=1), images, torch.device("cpu"), tmp_path)
+    trainings = evolution.Trainings(torch.device("cpu"))
+    other = trainings.network(evolution.with_digest(how), evolution.Task(training=0, stage=1), tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), other.parameters(), strict=True))
-    assert train.accuracy(network, images) > 0.3  # a tenth by chance
+    assert train.accuracy(network, data.load("digits")) > 0.3  # a tenth by chance
     result = campaign.run(certificates.experiment("cpu"), settings, out=tmp_path).dataset
+    assert result["batches"].values.tolist() == [2, 23]
     assert not bool((result["sampled"] > result["upper_loss"] * (1 + 1e-9)).any())
-    assert float(result["refined"].isel(pair=0, round=0, segment=0)) == pytest.approx(found.curves[0].barrier, rel=1e-6)
+    assert float(result["refined"].isel(pair=1, round=0, segment=0)) == pytest.approx(found.curves[0].barrier, rel=1e-6)
 
 
 def test_other_data_than_the_settings_say_are_refused():
     assert certificates.with_digest(TINY) is TINY  # no data are needed
-    settings = TINY.model_copy(update={"n_epochs": 1, "data_digest": "0123456789abcdef"})
+    settings = TINY.model_copy(update={"batches": (1,), "data_digest": "0123456789abcdef"})
     with pytest.raises(ValueError, match=r"data_digest must be that of digits, .*, got 0123456789abcdef"):
-        certificates.connect_pair(settings, 0, campaign.seed_sequence(0, "pair=0"), torch.device("cpu"))
+        _connected(settings, "pair=0")
 
 
 def test_every_variable_says_what_it_is(run):
