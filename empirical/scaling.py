@@ -2,6 +2,9 @@
 
 The paper's conjecture is that inputs are connected because there are many dimensions. Here the experiment of
 :mod:`empirical.untrained` is repeated with one thing changed at a time, so that it can be seen from the other side.
+
+With the size of its images the logits of a network grow as well. The dimension alone is what changes when the last
+layer is scaled back, until the logits of the same weights spread as they do at the base's size.
 """
 
 from __future__ import annotations
@@ -27,6 +30,9 @@ class ScalingSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     image_sizes: tuple[int, ...] = Field((8, 12, 16, 24, 48, 64), description="pixels on a side of an input")
+    scaled_sizes: tuple[int, ...] = Field(
+        (8, 12, 16, 24, 48, 64), description="the same with the last layer scaled so that logits spread as at the base"
+    )
     widths: tuple[int, ...] = Field((8, 16, 32, 128), description="channels of the first stage")
     blocks: tuple[int, ...] = Field((1, 3, 4), description="basic blocks in each of the four stages")
     gains: tuple[float, ...] = Field((0.5, 0.7, 1.4, 2.0), description="factors on the convolutions' weights")
@@ -61,6 +67,7 @@ class ScalingSettings(BaseModel):
 
 _CHANGED = {
     "image_size": "image_sizes",
+    "scaled_size": "scaled_sizes",
     "width": "widths",
     "blocks": "blocks",
     "gain": "gains",
@@ -70,6 +77,7 @@ _CHANGED = {
     "noise": "noises",
 }
 BASE = "nothing"
+SCALED = "scaled_size"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,14 +127,18 @@ def _key(task: Task) -> str:
 
 def _with(settings: ScalingSettings, task: Task) -> UntrainedSettings:
     common = settings.model_dump(exclude={*_CHANGED.values(), "n_networks", "seed"})
-    return UntrainedSettings(**common, **({} if task.changed == BASE else {task.changed: task.value}))
+    changes = {} if task.changed == BASE else {task.changed: task.value}
+    if task.changed == SCALED:
+        changes = {"image_size": task.value, "logits_as_at": UntrainedSettings().image_size}
+    return UntrainedSettings(**common, **changes)
 
 
 FULL = ScalingSettings()
-"""A hundred pairs of each of 23 kinds; thresholds ten times those of Fig. 6."""
+"""A hundred pairs of each of 29 kinds; thresholds ten times those of Fig. 6."""
 
 QUICK = ScalingSettings(
     image_sizes=(8, 16),
+    scaled_sizes=(8, 16),
     widths=(8, 16),
     blocks=(1,),
     gains=(),

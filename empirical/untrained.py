@@ -57,6 +57,12 @@ class UntrainedSettings(BaseModel):
     image_size: int = Field(
         32, ge=8, le=512, description="pixels on a side of an input; its dimension is 3 times the square"
     )
+    logits_as_at: int | None = Field(
+        None,
+        ge=8,
+        le=512,
+        description="scale the last layer so that logits spread over unit noise as they do at so many pixels a side",
+    )
     n_networks: int = Field(1, ge=1, description="networks, each with its own seed")
     classes: tuple[int, ...] = Field(tuple(range(N_CLASSES)), description="classes of the pairs")
     n_pairs: int = Field(1, ge=1, description="pairs of each class for each network")
@@ -94,6 +100,8 @@ class UntrainedSettings(BaseModel):
             raise ValueError(f"n_points must be at least {least}, 2 for each possible segment, got {self.n_points}")
         if self.network == "convnet" and (self.width, self.blocks, self.image_size) != (64, 2, 32):
             raise ValueError("width, blocks and image_size must be left at 64, 2 and 32 for a convnet")
+        if self.network == "convnet" and self.logits_as_at is not None:
+            raise ValueError("logits_as_at must be left out for a convnet, whose images are all of one size")
         return self
 
 
@@ -129,8 +137,8 @@ def experiment(device: str) -> Experiment[UntrainedSettings, int]:
 
 
 def build(settings: UntrainedSettings, seed: np.random.SeedSequence, device: torch.device) -> nn.Module:
-    """Return the network of a seed."""
-    return models.build(
+    """Return the network of a seed: the same weights for images of any size, but for the factor on the last layer."""
+    network = models.build(
         settings.network,
         generator=models.generator_from(seed, 0),
         width=settings.width,
@@ -138,6 +146,24 @@ def build(settings: UntrainedSettings, seed: np.random.SeedSequence, device: tor
         gain=settings.gain,
         device=device,
     )
+    if settings.logits_as_at not in (None, settings.image_size):
+        here, there = (_spread(network, size, seed) for size in (settings.image_size, settings.logits_as_at))
+        with torch.no_grad():
+            network.get_parameter("fc.weight").mul_(there / here)
+    return network
+
+
+def _spread(network: nn.Module, image_size: int, seed: np.random.SeedSequence) -> float:
+    """Return the root mean square, over classes and images of unit noise, of a logit less the mean over classes.
+
+    The last bias is left out, so that a factor on the last layer's weights is one on this.
+    """
+    generator = models.generator_from(seed, 2)
+    images = (torch.randn(64, 3, image_size, image_size, generator=generator) for _ in range(8))
+    bias, device = network.get_parameter("fc.bias"), models.device_of(network)
+    with torch.no_grad():
+        logits = torch.cat([network(image.to(device)) - bias for image in images]).double()
+    return float((logits - logits.mean(dim=1, keepdim=True)).square().mean().sqrt())
 
 
 def connect_pairs(

@@ -9,6 +9,7 @@ from percolation import campaign
 TINY = scaling.QUICK.model_copy(
     update={
         "image_sizes": (8,),
+        "scaled_sizes": (16,),
         "widths": (8,),
         "blocks": (),
         "bypasses": ("free",),
@@ -28,26 +29,27 @@ def finished(tmp_path_factory):
 
 def test_the_base_stands_first_and_every_kind_differs_in_one_thing(finished):
     dataset = finished.dataset
-    assert dataset["changed"].values.tolist() == [scaling.BASE, "image_size", "width", "bypass"]
-    assert dataset["value"].values.tolist() == ["", "8", "8", "free"]
-    assert dict(dataset.sizes) == {"kind": 4, "network": 1, "class": 2, "pair": 1, "round": 2, "end": 2}
+    assert dataset["changed"].values.tolist() == [scaling.BASE, "image_size", "scaled_size", "width", "bypass"]
+    assert dataset["value"].values.tolist() == ["", "8", "16", "8", "free"]
+    assert dict(dataset.sizes) == {"kind": 5, "network": 1, "class": 2, "pair": 1, "round": 2, "end": 2}
     base = untrained.UntrainedSettings().model_dump()
     tasks = scaling._tasks(scaling.FULL)
     for task in tasks:
         found = scaling._with(scaling.FULL, task).model_dump()
         common = {"threshold", "delta", "max_rounds", "precision"}
         different = {name for name, value in found.items() if value != base[name]} - common
-        assert different == ({task.changed} - {scaling.BASE}), task
-    assert len({(task.changed, task.value) for task in tasks}) == len(tasks) // scaling.FULL.n_networks == 23
+        changed = {"image_size", "logits_as_at"} if task.changed == scaling.SCALED else {task.changed}
+        assert different == changed - {scaling.BASE}, task
+    assert len({(task.changed, task.value) for task in tasks}) == len(tasks) // scaling.FULL.n_networks == 29
 
 
 def test_kinds_share_the_seeds_of_their_networks(finished):
     # The bypass comes after the ends: with or without its projection they are the same.
     ends = finished.dataset[["iterations", "converged"]]
-    base, free = ends.isel(kind=0), ends.isel(kind=3)
+    base, free = ends.isel(kind=0), ends.isel(kind=4)
     assert base.drop_vars(("changed", "value")).equals(free.drop_vars(("changed", "value")))
     barriers = finished.dataset["barrier"]
-    assert np.array_equal(barriers[0, ..., 0], barriers[3, ..., 0])
+    assert np.array_equal(barriers[0, ..., 0], barriers[4, ..., 0])
     assert not np.array_equal(barriers[0, ..., 0], barriers[1, ..., 0])
 
 

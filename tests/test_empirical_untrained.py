@@ -197,6 +197,30 @@ def test_inputs_that_did_not_converge_are_reported_as_such(tmp_path):
     }
 
 
+def test_the_last_layer_is_scaled_until_logits_spread_as_at_another_size():
+    seed, cpu = campaign.seed_sequence(0, "network=0"), torch.device("cpu")
+    settings = untrained.UntrainedSettings(width=8, image_size=16)
+    plain, scaled, same = (
+        untrained.build(settings.model_copy(update={"logits_as_at": size}), seed, cpu) for size in (None, 32, 16)
+    )
+    factor = (scaled.fc.weight[0, 0] / plain.fc.weight[0, 0]).item()
+    assert factor > 1.2  # logits grow with the size
+    for (name, before), after, kept in zip(
+        plain.named_parameters(), scaled.parameters(), same.parameters(), strict=True
+    ):
+        torch.testing.assert_close(after, before * (factor if name == "fc.weight" else 1))
+        assert torch.equal(kept, before)
+
+    def spread(network, size):
+        images = torch.randn(512, 3, size, size, generator=torch.Generator().manual_seed(3))
+        with torch.no_grad():
+            logits = network(images) - network.fc.bias
+        return float((logits - logits.mean(dim=1, keepdim=True)).square().mean().sqrt())
+
+    # other images than the factor was found with
+    assert spread(scaled, 16) == pytest.approx(spread(plain, 32), rel=0.03)
+
+
 @pytest.mark.parametrize(
     "change, message",
     [
@@ -204,6 +228,7 @@ def test_inputs_that_did_not_converge_are_reported_as_such(tmp_path):
         ({"n_points": 30, "max_rounds": 4}, "n_points must be at least 32, 2 for each possible segment, got 30"),
         ({"network": "vgg"}, "Input should be 'resnet18', 'resnet18_cifar' or 'convnet'"),
         ({"network": "convnet", "width": 8}, "width, blocks and image_size must be left at 64, 2 and 32 for a convnet"),
+        ({"network": "convnet", "logits_as_at": 32}, "logits_as_at must be left out for a convnet"),
         ({"classes": (1, 0)}, r"classes\n.*rise, from 0 to 9"),
         ({"classes": (10,)}, r"classes\n.*rise, from 0 to 9"),
         ({"colour": 1}, "Extra inputs are not permitted"),
