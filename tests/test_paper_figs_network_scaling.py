@@ -9,7 +9,15 @@ from paper_figs import fig_network_scaling
 
 SIZES = (8, 16, 32, 64)
 CHOSEN = scaling.ScalingSettings(
-    image_sizes=(8, 16, 64), widths=(), blocks=(), gains=(0.5,), networks=(), bypasses=(), mses=(), noises=()
+    image_sizes=(8, 16, 64),
+    scaled_sizes=(),
+    widths=(),
+    blocks=(),
+    gains=(0.5,),
+    networks=(),
+    bypasses=(),
+    mses=(),
+    noises=(),
 )
 
 
@@ -43,12 +51,23 @@ def made_up(needed, *, n_pairs=4, max_rounds=4):
         ([[4, 3, 4], [3, 3, 3], [2, 2, 3], [1, 2, 2]], "holds with a correction"),
         ([[4, 2, 1], [3, 2, 2], [2, 2, 3], [1, 2, 4]], "open"),  # one network falls, one rises
         ([[4], [3], [2], [1]], "open"),  # one network tells nothing
+        ([[1, 2, 1], [2, 2, 2], [3, 3, 3], [3, 4, 4]], "fails"),
     ],
 )
 def test_networks_are_the_witnesses(needed, outcome):
     (verdict,) = fig_network_scaling.judge(made_up(needed))
     assert verdict.outcome == outcome
     assert f"over {len(needed[0])} networks" in verdict.explanation
+
+
+def test_the_spread_held_has_a_verdict_of_its_own():
+    dataset = made_up([[4, 3, 4], [3, 3, 3], [2, 2, 3], [1, 2, 2]])
+    changed = [scaling.SCALED if name == "image_size" else name for name in dataset["changed"].values]
+    both = xr.concat([dataset, dataset.assign_coords(changed=("kind", changed)).isel(kind=[0, 1, 3])], "kind")
+    plain, held = fig_network_scaling.judge(both)
+    assert plain.outcome == "holds with a correction"
+    assert held.outcome == "holds"
+    assert held.claim.endswith("logits' spread held")
 
 
 def test_the_slope_is_that_of_the_line_through_each_network():
