@@ -52,8 +52,8 @@ def draw(dataset: xr.Dataset) -> Figure:
         middle, shares.isel(round=slice(1, None)).max(("round", "segment")), role="last", label="bypasses, most"
     )
     middle.set_yscale("log")
-    middle.set_ylabel("missed by 200 samples, share")
-    middle.legend(loc="best")
+    middle.set_ylabel("share missed by 200 samples")
+    middle.legend(loc="lower left")
 
     _draw_pairs(right, dataset["n_pieces"].isel(round=0, segment=0), role="straight", label=None)
     right.set_ylim(0, None)
@@ -68,7 +68,8 @@ def draw(dataset: xr.Dataset) -> Figure:
 def _straight_and_last(dataset: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
     """Return the certified barrier, from above, of the straight line and of the last path of each pair."""
     upper = barriers(dataset, "upper_loss_everywhere")
-    return upper.isel(round=0), upper.ffill("round").isel(round=-1)
+    n_paths = upper.notnull().sum("round")
+    return upper.isel(round=0), upper.isel(round=n_paths - 1)
 
 
 def _draw_pairs(axis: Axes, values: xr.DataArray, *, role: str, label: str | None) -> None:
@@ -107,7 +108,7 @@ def caption(dataset: xr.Dataset) -> str:
         f"{known.size} segments of {int(known.min()):,} to {int(known.max()):,} linear pieces, the logits known to "
         f"{float(dataset['upper_error'].max()):.1g}. A marker a pair, lines through medians. (a) The certified barrier, from above, of the "
         f"straight line and of the last path: below δ = {settings.delta:g} the pair is connected at every point. (b) The share of the "
-        "largest loss that 200 equally spread samples miss, 1e-9 where it is less: of the straight line, and the most over the segments of the "
+        "largest loss that 200 equally spread samples miss, 1e-9 where it is less, as where an end is highest: of the straight line, and the most over the segments of the "
         f"bypasses. (c) Linear pieces of the straight line.{scale}"
     )
 
