@@ -60,6 +60,7 @@ class ScalingSettings(BaseModel):
                 name = str((*first["loc"], "")[0])
                 if not name:
                     raise ValueError(first["msg"].removeprefix("Value error, ")) from error
+                name = task.changed if task.changed == SCALED else name
                 requirement = first["msg"].removeprefix("Input should ").removeprefix("Value error, ")
                 raise ValueError(f"{_CHANGED.get(name, name)} must {requirement}, got {first['input']}") from error
         return self

@@ -103,6 +103,7 @@ def test_the_module_runs_as_a_command(tmp_path):
         (["untrained", "--classes", "12"], "empirical: classes must rise, from 0 to 9, got (12,)\n"),
         (["scaling", "--widths", "8", "0"], "empirical: widths must be greater than or equal to 1, got 0\n"),
         (["scaling", "--image-sizes", "3"], "empirical: image_sizes must be greater than or equal to 8, got 3\n"),
+        (["scaling", "--scaled-sizes", "3"], "empirical: scaled_sizes must be greater than or equal to 8, got 3\n"),
         (["scaling", "--classes", "12"], "empirical: classes must rise, from 0 to 9, got (12,)\n"),
         (["scaling", "--networks", "convnet", "--delta", "0.01"], "threshold must be below delta = 0.01, got 0.05\n"),
         (["lattice", "--dimensions", "0"], "empirical: dimensions must be in 1 to 16 each, got (0,)\n"),
