@@ -48,12 +48,10 @@ def draw(dataset: xr.Dataset) -> Figure:
 
     shares = missed(dataset).sel(n_samples=200).clip(min=1e-9)
     _draw_pairs(middle, shares.isel(round=0, segment=0), role="straight", label="straight line")
-    _draw_pairs(
-        middle, shares.isel(round=slice(1, None)).max(("round", "segment")), role="last", label="bypasses, most"
-    )
+    _draw_pairs(middle, shares.isel(round=slice(1, None)).max(("round", "segment")), role="last", label="bypasses")
     middle.set_yscale("log")
     middle.set_ylabel("share missed by 200 samples")
-    middle.legend(loc="lower left")
+    middle.legend(loc="lower left", bbox_to_anchor=(0, 0.12))
 
     _draw_pairs(right, dataset["n_pieces"].isel(round=0, segment=0), role="straight", label=None)
     right.set_ylim(0, None)
