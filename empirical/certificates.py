@@ -72,13 +72,11 @@ class Task:
 
 def experiment(device: str) -> Experiment[Settings, Task]:
     """Return the experiment, computed on ``device``; its tasks are the pairs."""
-    where = models.check_device(device)
-
-    trainings = evolution.Trainings(where)
+    trainings = evolution.Trainings(models.check_device(device))
 
     def run_task(settings: Settings, task: Task, seed: np.random.SeedSequence, scratch: Path | None = None) -> Arrays:
-        with captured.task_on(where):
-            return _run_pair(settings, task, seed, where, trainings, scratch)
+        with captured.task_on(trainings.device):
+            return _run_pair(settings, task, seed, trainings, scratch)
 
     return Experiment(
         name="certificates",
@@ -114,11 +112,10 @@ def connect_pair(
     settings: Settings,
     task: Task,
     seed: np.random.SeedSequence,
-    device: torch.device,
     trainings: evolution.Trainings,
     scratch: Path | None = None,
 ) -> tuple[nn.Module, Connection]:
-    """Return the network of a pair, and how the pair was connected."""
+    """Return the network of a pair, on the device of the trainings, and how the pair was connected."""
     how = untrained.UntrainedSettings(
         network=settings.network,
         threshold=settings.threshold,
@@ -128,13 +125,13 @@ def connect_pair(
         bypass_iterations=settings.max_iterations,
     )
     if task.batches == 0:
-        network = untrained.build(how, seed, device)
+        network = untrained.build(how, seed, trainings.device)
     else:
         stage = evolution.Task(training=task.number, stage=task.batches)
         network = trainings.network(_training(settings), stage, scratch)
     starts = noise([models.generator_from(seed, 1), models.generator_from(seed, 2)], scale=how.noise)
-    targets = torch.full((2,), class_of(task), device=device)
-    _, (found,) = untrained.connect_pairs(how, network, starts.to(device), targets)
+    targets = torch.full((2,), class_of(task), device=trainings.device)
+    _, (found,) = untrained.connect_pairs(how, network, starts.to(trainings.device), targets)
     return network, found
 
 
@@ -147,12 +144,11 @@ def _run_pair(
     settings: Settings,
     task: Task,
     seed: np.random.SeedSequence,
-    device: torch.device,
     trainings: evolution.Trainings,
     scratch: Path | None,
 ) -> Arrays:
-    network, found = connect_pair(settings, task, seed, device, trainings, scratch)
-    target = class_of(task)
+    network, found = connect_pair(settings, task, seed, trainings, scratch)
+    target, device = class_of(task), trainings.device
     prepared = stages.prepare(network, models.IMAGE_SHAPE, device=device)
     shape = (settings.max_rounds + 1, 2**settings.max_rounds)
     arrays = {name: np.full(shape, np.nan) for name in _OF_SEGMENTS}

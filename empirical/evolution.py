@@ -192,7 +192,7 @@ class Trainings:
     """The networks of trainings on one device; those who ask for one training wait for each other."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
+        self.device = device
         self._reading = threading.Lock()
         self._images: Images | None = None
         self._locks: dict[int, threading.Lock] = {}
@@ -209,7 +209,7 @@ class Trainings:
         """Return the network after the stage of the task, from the last checkpoint in ``scratch`` on, if any."""
         images = self.images(settings)
         with self._locks.setdefault(task.training, threading.Lock()):
-            return _trained(settings, task, images, self._device, scratch)
+            return _trained(settings, task, images, self.device, scratch)
 
 
 def _trained(

@@ -75,6 +75,19 @@ def build(
     return network.eval().to(device)
 
 
+def logit_spread(network: nn.Module, image_size: int, generator: torch.Generator) -> float:
+    """Return how far the logits of a ResNet lie apart: root mean square of a logit less the mean over classes.
+
+    The mean is over classes and 512 images of unit noise, ``image_size`` pixels a side, drawn from ``generator`` on the
+    CPU. The last bias is left out, so that a factor on the last layer's weights is one on this.
+    """
+    images = (torch.randn(64, 3, image_size, image_size, generator=generator) for _ in range(8))
+    bias, device = network.get_parameter("fc.bias"), device_of(network)
+    with torch.no_grad():
+        logits = torch.cat([network(image.to(device)) - bias for image in images]).double()
+    return float((logits - logits.mean(dim=1, keepdim=True)).square().mean().sqrt())
+
+
 class _ResNet(ResNet):  # type: ignore[misc]  # torchvision has no types
     """torchvision's ResNet of basic blocks in another width."""
 

@@ -60,9 +60,11 @@ class ScalingSettings(BaseModel):
                 name = str((*first["loc"], "")[0])
                 if not name:
                     raise ValueError(first["msg"].removeprefix("Value error, ")) from error
-                name = task.changed if task.changed == SCALED else name
+                # The base comes first: what is wrong with a later kind is what it changes.
                 requirement = first["msg"].removeprefix("Input should ").removeprefix("Value error, ")
-                raise ValueError(f"{_CHANGED.get(name, name)} must {requirement}, got {first['input']}") from error
+                raise ValueError(
+                    f"{_CHANGED.get(task.changed, name)} must {requirement}, got {first['input']}"
+                ) from error
         return self
 
 

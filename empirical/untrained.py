@@ -147,23 +147,13 @@ def build(settings: UntrainedSettings, seed: np.random.SeedSequence, device: tor
         device=device,
     )
     if settings.logits_as_at not in (None, settings.image_size):
-        here, there = (_spread(network, size, seed) for size in (settings.image_size, settings.logits_as_at))
+        here, there = (
+            models.logit_spread(network, size, models.generator_from(seed, 2))
+            for size in (settings.image_size, settings.logits_as_at)
+        )
         with torch.no_grad():
             network.get_parameter("fc.weight").mul_(there / here)
     return network
-
-
-def _spread(network: nn.Module, image_size: int, seed: np.random.SeedSequence) -> float:
-    """Return the root mean square, over classes and images of unit noise, of a logit less the mean over classes.
-
-    The last bias is left out, so that a factor on the last layer's weights is one on this.
-    """
-    generator = models.generator_from(seed, 2)
-    images = (torch.randn(64, 3, image_size, image_size, generator=generator) for _ in range(8))
-    bias, device = network.get_parameter("fc.bias"), models.device_of(network)
-    with torch.no_grad():
-        logits = torch.cat([network(image.to(device)) - bias for image in images]).double()
-    return float((logits - logits.mean(dim=1, keepdim=True)).square().mean().sqrt())
 
 
 def connect_pairs(

@@ -36,6 +36,16 @@ def missed(dataset: xr.Dataset) -> xr.DataArray:
     return 1 - dataset["sampled"] / dataset["loss"]
 
 
+def followed(dataset: xr.Dataset) -> str:
+    """Return what the caption says of the segments: how many, of how many pieces, and how well the logits are known."""
+    known = dataset["n_pieces"].to_numpy()
+    known = known[np.isfinite(known)]
+    return (
+        f"followed piece by piece: {known.size} segments of {int(known.min()):,} to {int(known.max()):,} linear pieces, the logits "
+        f"known to {float(dataset['upper_error'].max()):.1g}"
+    )
+
+
 @style.styled
 def draw(dataset: xr.Dataset) -> Figure:
     """Return the top of a straight path, what samples miss, and the barriers by round."""
@@ -107,9 +117,6 @@ def draw(dataset: xr.Dataset) -> Figure:
 def caption(dataset: xr.Dataset) -> str:
     """Return the caption."""
     settings = settings_of(dataset)
-    known = dataset["n_pieces"].to_numpy()
-    known = known[np.isfinite(known)]
-    error = float(dataset["upper_error"].max())
     scale = ""
     full = SETTINGS["paper"]
     if settings.network != full.network or settings.delta > full.delta:
@@ -119,8 +126,7 @@ def caption(dataset: xr.Dataset) -> str:
         )
     return (
         f"Paths between two class-optimal inputs of untrained networks ({settings.network}, {settings.n_pairs} pair(s), each with "
-        f"a network of its own), found until the loss was {settings.threshold:g} and followed piece by piece: {known.size} segments "
-        f"of {int(known.min()):,} to {int(known.max()):,} linear pieces, the logits known to {error:.1g}. (a) The top of the first "
+        f"a network of its own), found until the loss was {settings.threshold:g} and {followed(dataset)}. (a) The top of the first "
         "straight path, the samples that a grid of 200 points puts there, and the certified enclosure of the largest loss on the "
         "whole segment. (b) The share of the largest loss that n equally spread samples miss, 1e-9 where it is less; median and quartiles over segments. "
         "(c) The certified barrier of every path, a line a pair; the bars, mostly smaller than the points, are enclosures of all that "

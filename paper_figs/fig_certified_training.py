@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from empirical import certificates
 from paper_figs import style
-from paper_figs.fig_certificates import barriers, judge, missed, settings_of
+from paper_figs.fig_certificates import barriers, followed, judge, missed, settings_of
 from paper_figs.plot import Plot, with_images
 
 SETTINGS = {
@@ -30,7 +30,7 @@ SETTINGS = {
     ),
     "ci": certificates.Settings(network="convnet", batches=(1, 20), threshold=0.05, delta=0.1, max_iterations=300),
 }
-_ROLES = {"straight": ("untrained", "s"), "last": ("upper", "o")}
+_STRAIGHT, _BYPASS = ("untrained", "s"), ("upper", "o")  # role of the colour, and marker
 
 
 @style.styled
@@ -38,22 +38,21 @@ def draw(dataset: xr.Dataset) -> Figure:
     """Return the certified barriers, what 200 samples miss of them, and the linear pieces, over training."""
     figure, (left, middle, right) = style.panels(3, height=2.6)
     straight, last = _straight_and_last(dataset)
-    pairs = (("straight", straight, "straight line"), ("last", last, "last path"))
-    for role, values, label in pairs:
-        _draw_pairs(left, values, role=role, label=label)
+    _draw_pairs(left, straight, _STRAIGHT, label="straight line")
+    _draw_pairs(left, last, _BYPASS, label="last path")
     style.threshold(left, settings_of(dataset).delta, "δ")
     left.set_yscale("log")
     left.set_ylabel("certified barrier (nats)")
     left.legend(loc="best")
 
     shares = missed(dataset).sel(n_samples=200).clip(min=1e-9)
-    _draw_pairs(middle, shares.isel(round=0, segment=0), role="straight", label="straight line")
-    _draw_pairs(middle, shares.isel(round=slice(1, None)).max(("round", "segment")), role="last", label="bypasses")
+    _draw_pairs(middle, shares.isel(round=0, segment=0), _STRAIGHT, label="straight line")
+    _draw_pairs(middle, shares.isel(round=slice(1, None)).max(("round", "segment")), _BYPASS, label="bypasses")
     middle.set_yscale("log")
     middle.set_ylabel("share missed by 200 samples")
     middle.legend(loc="lower left", bbox_to_anchor=(0, 0.12))
 
-    _draw_pairs(right, dataset["n_pieces"].isel(round=0, segment=0), role="straight", label=None)
+    _draw_pairs(right, dataset["n_pieces"].isel(round=0, segment=0), _STRAIGHT, label=None)
     right.set_ylim(0, None)
     right.set_ylabel("linear pieces of the straight line")
     for axis, letter in zip((left, middle, right), "abc", strict=True):
@@ -70,9 +69,9 @@ def _straight_and_last(dataset: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]
     return upper.isel(round=0), upper.isel(round=n_paths - 1)
 
 
-def _draw_pairs(axis: Axes, values: xr.DataArray, *, role: str, label: str | None) -> None:
+def _draw_pairs(axis: Axes, values: xr.DataArray, look: tuple[str, str], *, label: str | None) -> None:
     """Draw a marker a pair, those of a stage a little beside each other, and a line through the stages' medians."""
-    name, marker = _ROLES[role]
+    role, marker = look
     batches = values["batches"].to_numpy()
     stages = np.unique(batches)
     number = np.concatenate([np.arange((batches == stage).sum()) for stage in stages])
@@ -80,20 +79,18 @@ def _draw_pairs(axis: Axes, values: xr.DataArray, *, role: str, label: str | Non
         batches * 1.12 ** (number - number.max() / 2),
         values,
         marker,
-        color=style.COLOURS[name],
+        color=style.COLOURS[role],
         markersize=3.5,
         alpha=0.8,
         label=label,
     )
     medians = [np.median(values.to_numpy()[batches == stage]) for stage in stages]
-    axis.plot(stages, medians, color=style.COLOURS[name], linewidth=0.8)
+    axis.plot(stages, medians, color=style.COLOURS[role], linewidth=0.8)
 
 
 def caption(dataset: xr.Dataset) -> str:
     """Return the caption."""
     settings = settings_of(dataset)
-    known = dataset["n_pieces"].to_numpy()
-    known = known[np.isfinite(known)]
     full = SETTINGS["paper"]
     scale = ""
     if settings.network != full.network or settings.data == "digits":
@@ -102,9 +99,7 @@ def caption(dataset: xr.Dataset) -> str:
         f"Paths between two class-optimal inputs of networks under training ({settings.network}, {settings.data}; "
         f"{settings.n_pairs} training(s), a pair at each of {len(settings.batches)} stages: "
         f"{', '.join(f'{batches:,}' for batches in settings.batches)} batches), found as in Figs. 9 and 10 with threshold "
-        f"{settings.threshold:g} and at most {settings.max_rounds} round(s) of bypassing, then followed piece by piece: "
-        f"{known.size} segments of {int(known.min()):,} to {int(known.max()):,} linear pieces, the logits known to "
-        f"{float(dataset['upper_error'].max()):.1g}. A marker a pair, lines through medians. (a) The certified barrier, from above, of the "
+        f"{settings.threshold:g} and at most {settings.max_rounds} round(s) of bypassing, then {followed(dataset)}. A marker a pair, lines through medians. (a) The certified barrier, from above, of the "
         f"straight line and of the last path: below δ = {settings.delta:g} the pair is connected at every point. (b) The share of the "
         "largest loss that 200 equally spread samples miss, 1e-9 where it is less, as where an end is highest: of the straight line, and the most over the segments of the "
         f"bypasses. (c) Linear pieces of the straight line.{scale}"

@@ -66,22 +66,23 @@ def _kinds(dataset: xr.Dataset, changed: str) -> list[tuple[float, xr.Dataset]]:
     return sorted(found, key=lambda one: one[0])
 
 
-def _share(pairs: xr.Dataset, n_rounds: int) -> tuple[float, float, float]:
-    connected = pairs["is_connected"].isel(round=n_rounds)
-    one = untrained.share(int(connected.sum()), connected.size)
-    return one["share"], one["share"] - one["low"], one["high"] - one["share"]
+def _shares(each: Sequence[xr.DataArray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the share that is true of each, and how far its interval reaches below and above, shape (2, n)."""
+    found = [untrained.share(int(values.sum()), values.size) for values in each]
+    share, low, high = (np.array([one[name] for one in found]) for name in ("share", "low", "high"))
+    return share, np.maximum([share - low, high - share], 0)
 
 
 def _draw_shares(axes: Axes, places: Sequence[float], kinds: Sequence[xr.Dataset], *, is_log: bool) -> None:
     n_rounds = kinds[0].sizes["round"]
     for k in range(n_rounds):
-        shares = np.array([_share(pairs, k) for pairs in kinds])
+        shares, reach = _shares([pairs["is_connected"].isel(round=k) for pairs in kinds])
         shift = (k - (n_rounds - 1) / 2) * 0.03
         x = np.array(places) * (1 + shift) if is_log else np.array(places) + 3 * shift
         axes.errorbar(
             x,
-            shares[:, 0],
-            np.maximum(shares[:, 1:].T, 0),
+            shares,
+            reach,
             color=style.COLOURS[_ROLES[k % len(_ROLES)]],
             marker=_MARKERS[k % len(_MARKERS)],
             linewidth=0.8 if is_log else 0,
@@ -104,10 +105,8 @@ def draw(dataset: xr.Dataset) -> Figure:
     }
     panels = dict(zip("abcdefghi", axes, strict=True))
     for letter, (changed, title, name) in shares.items():
-        kinds = _kinds(dataset, changed)
-        values = np.array([value for value, _ in kinds])
-        places = _dimension(values) if changed in _SIZES else 8 * values + 1 if changed == "blocks" else values
-        _draw_shares(panels[letter], places.tolist(), [pairs for _, pairs in kinds], is_log=True)
+        places, kinds = _placed(dataset, changed)
+        _draw_shares(panels[letter], places.tolist(), kinds, is_log=True)
         _set_places(panels[letter], places, name)
         style.name_panel(panels[letter], letter, title)
     for letter in "adg":
@@ -125,12 +124,20 @@ def draw(dataset: xr.Dataset) -> Figure:
     return figure
 
 
-def _dimension(sizes: np.ndarray) -> np.ndarray:
-    return 3 * sizes**2
+def _placed(dataset: xr.Dataset, changed: str) -> tuple[np.ndarray, list[xr.Dataset]]:
+    """Return where each kind stands on its axis, rising: dimensions, convolutions, or the value itself; and its pairs."""
+    values, kinds = zip(*_kinds(dataset, changed), strict=True)
+    places = np.array(values)
+    if changed in _SIZES:
+        places = 3 * places**2
+    elif changed == "blocks":
+        places = 8 * places + 1
+    return places, list(kinds)
 
 
-def _all_dimensions(dataset: xr.Dataset) -> np.ndarray:
-    return _dimension(np.unique([value for changed in _SIZES for value, _ in _kinds(dataset, changed)]))
+def _set_dimensions(axis: Axes, dataset: xr.Dataset) -> None:
+    places = [_placed(dataset, changed)[0] for changed in _SIZES]
+    _set_places(axis, np.unique(np.concatenate(places)), "input dimension")
 
 
 def _set_places(axis: Axes, places: np.ndarray, name: str) -> None:
@@ -143,21 +150,16 @@ def _set_places(axis: Axes, places: np.ndarray, name: str) -> None:
 def _draw_ends(axis: Axes, dataset: xr.Dataset) -> None:
     """Draw the share of pairs whose two ends reached the threshold, with and without the scaled last layer."""
     for i, (changed, (label, role, marker)) in enumerate(_SIZES.items()):
-        kinds = _kinds(dataset, changed)
-        places = _dimension(np.array([value for value, _ in kinds]))
-        there = [pairs["converged"].all("end") for _, pairs in kinds]
-        shares = [untrained.share(int(both.sum()), both.size) for both in there]
-        share, low, high = (np.array([one[name] for one in shares]) for name in ("share", "low", "high"))
+        places, kinds = _placed(dataset, changed)
         axis.errorbar(
             places * 1.04**i,
-            share,
-            [np.maximum(share - low, 0), np.maximum(high - share, 0)],
+            *_shares([pairs["converged"].all("end") for pairs in kinds]),
             color=style.COLOURS[role],
             marker=marker,
             linewidth=0.8,
             label=label,
         )
-    _set_places(axis, _all_dimensions(dataset), "input dimension")
+    _set_dimensions(axis, dataset)
     axis.set_ylim(-0.04, 1.04)
     axis.set_ylabel("both reach the threshold")
     axis.legend(loc="lower right", fontsize=7)
@@ -177,9 +179,8 @@ def _draw_choices(axis: Axes, dataset: xr.Dataset) -> None:
 def _draw_needed(axis: Axes, dataset: xr.Dataset) -> None:
     """Draw the rounds that pairs of converged ends needed, mean and standard error over networks."""
     for i, (changed, (_, role, marker)) in enumerate(_SIZES.items()):
-        kinds = _kinds(dataset, changed)
-        places = _dimension(np.array([value for value, _ in kinds]))
-        for place, (_, pairs) in zip(places, kinds, strict=True):
+        places, kinds = _placed(dataset, changed)
+        for place, pairs in zip(places, kinds, strict=True):
             each = [_rounds(pairs.isel(network=[k])) for k in range(pairs.sizes["network"])]
             means = np.array([one.mean() for one in each if one.size])
             if means.size == 0:
@@ -188,15 +189,14 @@ def _draw_needed(axis: Axes, dataset: xr.Dataset) -> None:
             axis.errorbar(
                 place * 1.04**i, means.mean(), error, color=style.COLOURS[role], marker=marker, elinewidth=0.8
             )
-    _set_places(axis, _all_dimensions(dataset), "input dimension")
+    _set_dimensions(axis, dataset)
     axis.set_ylabel("rounds, of converged pairs")
 
 
 def _draw_barriers(axis: Axes, dataset: xr.Dataset) -> None:
-    kinds = _kinds(dataset, "image_size")
-    dimension = _dimension(np.array([value for value, _ in kinds]))
+    dimension, kinds = _placed(dataset, "image_size")
     for k, label in enumerate(("primary", "secondary", "tertiary")[: dataset.sizes["round"]]):
-        there = [pairs["barrier"].isel(round=k).to_numpy() for _, pairs in kinds]
+        there = [pairs["barrier"].isel(round=k).to_numpy() for pairs in kinds]
         is_there = np.array([bool(np.isfinite(barriers).any()) for barriers in there])
         if not is_there.any():
             break  # no pair needed so many rounds
@@ -270,7 +270,7 @@ def _of_sizes(
     kinds: Sequence[tuple[float, xr.Dataset]], settings: scaling.ScalingSettings, *, is_scaled: bool
 ) -> Verdict:
     dimensions = [int(3 * value**2) for value, _ in kinds]
-    last = [_share(pairs, -1)[0] for _, pairs in kinds]
+    last = [float(pairs["is_connected"].isel(round=-1).mean()) for _, pairs in kinds]
     converged = [float(pairs["converged"].all("end").mean()) for _, pairs in kinds]
     rounds = [_rounds(pairs) for _, pairs in kinds]
     needed = [float(one.mean()) if one.size else np.nan for one in rounds]
@@ -285,7 +285,11 @@ def _of_sizes(
         for side in ("less", "greater")
     )
     shown = ", ".join(f"{slope:.2f}" for slope in slopes) or "none"
-    trend = "falling" if falls else "rising" if rises else "neither clearly falling nor rising"
+    trend, outcome = "neither clearly falling nor rising", "open"
+    if falls:
+        trend, outcome = "falling", "holds" if is_scaled else "holds with a correction"
+    elif rises:
+        trend, outcome = "rising", "fails"
     explanation = (
         f"Rounds by which the need changes with each e-fold of the dimension, by network: {shown} (one-sided t-tests at 5 % over "
         f"{len(slopes)} networks: {trend})."
@@ -304,13 +308,7 @@ def _of_sizes(
             f"{listed(converged)}; rounds needed by such pairs, on average {listed(needed)} "
             f"({settings.max_rounds + 1} where they did not suffice)"
         ),
-        outcome="open"
-        if not (falls or rises)
-        else "fails"
-        if rises
-        else "holds"
-        if is_scaled
-        else "holds with a correction",
+        outcome=outcome,
         explanation=explanation,
     )
 

@@ -16,9 +16,8 @@ TINY = Settings(network="convnet", n_pairs=2, threshold=0.05, delta=0.1, max_rou
 
 
 def _connected(settings, key):
-    cpu = torch.device("cpu")
-    seed, trainings = campaign.seed_sequence(settings.seed, key), evolution.Trainings(cpu)
-    return certificates.connect_pair(settings, certificates.tasks(settings)[key], seed, cpu, trainings)
+    seed, trainings = campaign.seed_sequence(settings.seed, key), evolution.Trainings(torch.device("cpu"))
+    return certificates.connect_pair(settings, certificates.tasks(settings)[key], seed, trainings)
 
 
 @pytest.fixture(scope="module")
