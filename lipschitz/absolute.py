@@ -26,10 +26,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lipschitz import factors, graph, norms, upper
+from lipschitz import factors, graph, norms, reading, upper
 
 _N_ITERATIONS = 20
-_MOVES = ("identity", "shift", "reshape", "pick", "concatenate", "input")  # nothing is rounded
+_MOVES = ("shift", "reshape", "concatenate", "input")  # nothing is rounded
 
 
 def upper_absolute(model: nn.Module, input_shape: Sequence[int], *, norm: float = math.inf) -> upper.UpperBound:
@@ -38,7 +38,7 @@ def upper_absolute(model: nn.Module, input_shape: Sequence[int], *, norm: float 
     Parameters
     ----------
     model : torch.nn.Module
-        Any that :func:`lipschitz.graph.read` can read, on any device; floating-point weights of at most 64 bits.
+        Any that :func:`lipschitz.reading.read` can read, on any device; floating-point weights of at most 64 bits.
     input_shape : sequence of int
         Of one input, without the batch axis.
     norm : {1, 2, inf}
@@ -68,7 +68,7 @@ def upper_absolute(model: nn.Module, input_shape: Sequence[int], *, norm: float 
     8.0
     """
     norms.check_norm(norm)
-    steps = graph.read(model, input_shape)
+    steps = reading.read(model, input_shape)
     return upper.UpperBound(
         value=bound_absolute(steps, {}, norm=norm),
         norm=norm,
@@ -88,12 +88,14 @@ def bound_absolute(steps: Sequence[graph.Step], slopes: Mapping[int, torch.Tenso
     if norm == math.inf:
         value = float(_forward(steps, maps, ones, is_sum=False).max())
     elif norm == 1:
-        value = float(_backward(steps, maps, torch.ones(1, *steps[-1].shape, dtype=torch.float64)).max())
+        value = float(
+            _backward(steps, maps, torch.ones(1, *steps[-1].shape, dtype=torch.float64), is_one_norm=True).max()
+        )
     else:
         value = math.inf
         vector = ones
         for _ in range(_N_ITERATIONS):
-            image = _backward(steps, maps, _forward(steps, maps, vector, is_sum=True))
+            image = _backward(steps, maps, _forward(steps, maps, vector, is_sum=True), is_one_norm=False)
             value = min(value, float((image / vector).max()) * (1.0 + norms.gamma(2)))
             if not 0.0 < value < math.inf:
                 break
@@ -121,19 +123,30 @@ def _forward(
         if step.kind == "input":
             values.append(vector)
             continue
-        value = _apply(step, [values[source] for source in step.inputs], maps.get(place), is_sum=is_sum)
+        read = [values[source] for source in step.inputs]
+        if step.kind in graph.GROUPED and not is_sum:
+            value = factors.upper_constant(step, math.inf) * read[0].amax(dim=-1, keepdim=True).expand(read[0].shape)
+        else:
+            value = _apply(step, read, maps.get(place), is_sum=is_sum)
         n_terms = maps[place][0].numel() if step.kind in ("linear", "convolution") else _n_terms(step)
         values.append(_outward(step, value, n_terms))
     return values[-1]
 
 
-def _backward(steps: Sequence[graph.Step], maps: Mapping[int, torch.Tensor], vector: torch.Tensor) -> torch.Tensor:
-    """Return A^T v, rounded up."""
+def _backward(
+    steps: Sequence[graph.Step], maps: Mapping[int, torch.Tensor], vector: torch.Tensor, *, is_one_norm: bool
+) -> torch.Tensor:
+    """Return A^T v, rounded up; for the 1-norm less where a step's column sums are less than those of an A."""
     gradients = [torch.zeros(1, *step.shape, dtype=torch.float64) for step in steps]
     gradients[-1] = vector
     for place in range(len(steps) - 1, 0, -1):
         step = steps[place]
         if step.kind == "input":
+            continue
+        if step.kind in graph.GROUPED and is_one_norm:
+            largest = gradients[place].amax(dim=-1, keepdim=True).expand(gradients[place].shape)
+            result = factors.upper_constant(step, 1) * largest
+            gradients[step.inputs[0]] = (gradients[step.inputs[0]] + _outward(step, result, 4)) * (1.0 + norms.gamma(2))
             continue
         with torch.enable_grad(), torch.inference_mode(False):
             zeros = [torch.zeros_like(gradients[source]).requires_grad_() for source in step.inputs]
@@ -161,9 +174,13 @@ def _apply(
         case "relu" | "leaky_relu" | "smooth":
             return first * (factors.upper_slope(step) if weight is None else weight)
         case "scale":
-            return first * abs(step.constant)
+            return first * factors.upper_scale(step)
         case "shift":
             return first * 1.0
+        case "softmax" | "log_softmax" | "layer_norm":
+            # No entry of the derivative is above 1/4, 1, or the 2-norm.
+            largest = {"softmax": 0.25, "log_softmax": 1.0}.get(step.kind) or factors.upper_constant(step, 2)
+            return largest * first.sum(dim=-1, keepdim=True).expand(first.shape)
         case "max_pool" if is_sum:
             return _sum_pool(step, first)
         case "average_pool":
@@ -196,6 +213,10 @@ def _sum_pool(step: graph.Step, first: torch.Tensor) -> torch.Tensor:
 
 def _n_terms(step: graph.Step) -> int:
     """Return how many numbers an entry of a step's output, or of its transpose's, may sum, at most."""
+    if step.kind == "gather":
+        return math.prod(step.shape) + 4
+    if step.kind in graph.GROUPED:
+        return step.shape[-1] + 4
     if step.kind in ("max_pool", "average_pool"):
         layer: Any = step.layer
         size = getattr(layer, "kernel_size", None)

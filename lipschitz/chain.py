@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from lipschitz import factors, fully_connected, graph, norms
+from lipschitz import factors, graph, norms, reading
 
 _UNIT_ROUNDOFF = 2.0**-53
 
@@ -34,7 +34,7 @@ def read(model: nn.Module, input_shape: Sequence[int]) -> Chain:
     slopes: list[tuple[np.ndarray, np.ndarray]] = []
     factor = 1.0
     low = high = np.ones(1)
-    steps = graph.read(model, input_shape)
+    steps = reading.read(model, input_shape)
     for place, step in enumerate(steps):
         if place > 0 and step.inputs != (place - 1,):
             raise ValueError(
@@ -55,7 +55,7 @@ def read(model: nn.Module, input_shape: Sequence[int]) -> Chain:
                 factor = norms.round_up(factor * float(np.maximum(-low, high).max()))
             weights.append(weight.to(torch.float64).numpy())
             low = high = np.ones(len(weight))
-        elif step.kind not in ("input", "reshape", "identity", "shift"):
+        elif step.kind not in ("input", "reshape", "shift"):
             low, high = _multiply(low, high, *_slopes(step))
     if not weights:
         raise ValueError("model must have a Linear layer, got none")
@@ -93,22 +93,15 @@ def balance(weights: list[np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarra
 
 def _slopes(step: graph.Step) -> tuple[np.ndarray, np.ndarray]:
     """Return the least and the largest slope of a pointwise step, one number or one a feature."""
-    layer: Any = step.layer
-    one = np.ones(1)
-    match step.kind:
-        case "relu":
-            return 0.0 * one, one
-        case "leaky_relu":
-            return np.minimum(step.constant, one), np.maximum(step.constant, one)
-        case "smooth":
-            steepest = factors.upper_slope(step) * one
-            return -steepest if isinstance(layer, fully_connected.Sin) else 0.0 * one, steepest
-        case "scale":
-            return step.constant * one, step.constant * one
-        case "batch_norm" if len(step.shape) == 1:
-            scale = graph.batch_norm(layer, torch.zeros(1, dtype=torch.float64))[0].cpu().numpy()
-            margin = 8.0 * _UNIT_ROUNDOFF * np.abs(scale)  # a sum, a root, two quotients or products, this line
-            return scale - margin, scale + margin
+    if step.kind in (*graph.POINTWISE, "scale"):
+        low, high = factors.lower_slopes(step).numpy(), factors.upper_slopes(step).numpy()
+        is_by_feature = len(step.shape) == 1  # else one number for all
+        return np.atleast_1d(low if is_by_feature else low.min()), np.atleast_1d(high if is_by_feature else high.max())
+    if step.kind == "batch_norm" and len(step.shape) == 1:
+        layer: Any = step.layer
+        scale = graph.batch_norm(layer, torch.zeros(1, dtype=torch.float64))[0].cpu().numpy()
+        margin = 8.0 * _UNIT_ROUNDOFF * np.abs(scale)  # a sum, a root, two quotients or products, this line
+        return scale - margin, scale + margin
     raise ValueError(f"step {step.name!r} must be Linear or pointwise for LipSDP, got {step.kind}")
 
 

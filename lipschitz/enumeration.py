@@ -22,11 +22,11 @@ import scipy.optimize
 import torch
 from torch import nn
 
-from lipschitz import graph, norms
+from lipschitz import graph, norms, reading
 
 _MOST_NEURONS = 40
 _MOST_REGIONS = 100_000
-_AFFINE = ("linear", "convolution", "batch_norm", "average_pool", "reshape", "identity", "scale", "shift", "pick")
+_AFFINE = ("linear", "convolution", "batch_norm", "average_pool", "reshape", "gather", "scale", "shift")
 _THINNEST = 1e-8
 
 
@@ -73,7 +73,7 @@ def exact_constant(model: nn.Module, input_shape: Sequence[int], *, norm: float 
     ----------
     model : torch.nn.Module
         Of Linear, Conv1d, Conv2d, BatchNorm and Dropout in evaluation mode, ReLU, LeakyReLU, average pooling, sums,
-        concatenations, flattening, multiplication by and addition of numbers, as :func:`lipschitz.graph.read` reads
+        concatenations, flattening, multiplication by and addition of numbers, as :func:`lipschitz.reading.read` reads
         them, with at most 40 neurons (numbers that pass a ReLU).
     input_shape : sequence of int
         Of one input, without the batch axis.
@@ -107,7 +107,7 @@ def exact_constant(model: nn.Module, input_shape: Sequence[int], *, norm: float 
     1.0
     """
     norms.check_norm(norm)
-    steps = graph.read(model, input_shape)
+    steps = reading.read(model, input_shape)
     for step in steps[1:]:
         if step.kind not in (*_AFFINE, "relu", "leaky_relu", "add", "concatenate"):
             raise ValueError(f"step {step.name!r} must be affine or a ReLU for an exact constant, got {step.kind}")
@@ -145,7 +145,9 @@ def _regions(
         step = steps[place]
         read = [values[source] for source in step.inputs]
         if step.kind in ("relu", "leaky_relu"):
-            for smaller, slopes in _split(read[0].flatten(1).numpy(), region, step.constant):
+            constant = torch.zeros(()) if step.constant is None else step.constant
+            below = constant.expand(step.shape).flatten().numpy()
+            for smaller, slopes in _split(read[0].flatten(1).numpy(), region, below):
                 yield from _regions(steps, [*values, read[0] * torch.from_numpy(slopes).reshape(step.shape)], smaller)
             return
         value = graph.apply(step, read)
@@ -155,10 +157,13 @@ def _regions(
     yield region, values[-1]
 
 
-def _split(affine: np.ndarray, region: _Region, constant: float) -> Iterator[tuple[_Region, np.ndarray]]:
-    """Yield the parts of a region on which each neuron of (1 + n_inputs, n_neurons) keeps its sign, and the slopes."""
+def _split(affine: np.ndarray, region: _Region, below: np.ndarray) -> Iterator[tuple[_Region, np.ndarray]]:
+    """Yield the parts of a region on which each neuron of (1 + n_inputs, n_neurons) keeps its sign, and the slopes.
+
+    The slopes are 1 above zero and ``below`` below it.
+    """
     parts = [(region, np.zeros(0))]
-    for offset, row in zip(affine[0], affine[1:].T, strict=True):
+    for offset, row, constant in zip(affine[0], affine[1:].T, below, strict=True):
         finer = []
         for part, slopes in parts:
             if not row.any():

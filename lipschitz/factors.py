@@ -23,11 +23,10 @@ from torch import nn
 from torch.nn import functional
 
 from lipschitz import convolutions, graph, norms, pooling
-from lipschitz.fully_connected import POINTWISE
 
 # A convolution's bound is asked to be this tight at most: more costs more than it is worth.
 _CONVOLUTION_TOLERANCE = 1e-3
-_SLOPES = {pointwise.module: pointwise.upper_slope for pointwise in POINTWISE.values()}
+_UNIT_ROUNDOFF = 2.0**-53
 
 
 def bound_step(
@@ -78,21 +77,88 @@ def bound_step(
         case "batch_norm":
             return _known(float(upper_scale(step).max()), norm, "largest scale")
         case "scale":
-            return _known(abs(step.constant), norm, "scale")
+            return _known(upper_scale(step).max().item(), norm, "largest scale")
         case "relu" | "leaky_relu" | "smooth":
             return _known(upper_slope(step), norm, "largest slope")
+        case "gather":
+            return _bound_gather(step, input_shape, norm)
+        case "softmax" | "log_softmax" | "layer_norm":
+            return _known(upper_constant(step, norm), norm, step.kind)
     return _known(1.0, norm, "isometry")
 
 
 def upper_slope(step: graph.Step) -> float:
     """Return the Lipschitz constant of a pointwise step, rounded up."""
+    if step.function is not None:
+        return step.function.constant
+    return 1.0 if step.constant is None else max(1.0, float(step.constant.abs().max()))
+
+
+def lower_slopes(step: graph.Step) -> torch.Tensor:
+    """Return what no slope of a pointwise step or a ``scale`` is below, one number or one a place; float64."""
+    if step.kind == "scale":
+        return _constant(step) - 2.0 * _UNIT_ROUNDOFF * _constant(step).abs()  # it may be a rounded quotient
     if step.kind == "leaky_relu":
-        return max(1.0, abs(step.constant))
-    return 1.0 if step.layer is None else _SLOPES[type(step.layer)]
+        return _constant(step).clamp(max=1.0)
+    return torch.tensor(0.0 if step.function is None else step.function.lower_slope, dtype=torch.float64)
+
+
+def upper_slopes(step: graph.Step) -> torch.Tensor:
+    """Return what no slope of a pointwise step or a ``scale`` is above, one number or one a place; float64."""
+    if step.kind == "scale":
+        return _constant(step) + 2.0 * _UNIT_ROUNDOFF * _constant(step).abs()
+    if step.kind == "leaky_relu":
+        return _constant(step).clamp(min=1.0)
+    return torch.tensor(1.0 if step.function is None else step.function.upper_slope, dtype=torch.float64)
+
+
+def _constant(step: graph.Step) -> torch.Tensor:
+    assert step.constant is not None
+    return step.constant
+
+
+def _bound_gather(step: graph.Step, input_shape: Sequence[int], norm: float) -> norms.NormBound:
+    """Return the norm of what copies each number to so many places: the root of the largest count."""
+    assert step.index is not None
+    counts = torch.bincount(step.index[step.index >= 0].flatten(), minlength=math.prod(input_shape))
+    most = int(counts.max())
+    if norm == 2 and math.isqrt(most) ** 2 != most:
+        root = math.sqrt(most)
+        lower, upper = math.nextafter(root, 0.0), math.nextafter(root, math.inf)
+        return norms.NormBound(upper=upper, lower=lower, norm=norm, method="copies", is_certified=True)
+    return _known(float({1: most, 2: math.isqrt(most), math.inf: min(most, 1)}[norm]), norm, "copies")
+
+
+def upper_constant(step: graph.Step, norm: float) -> float:
+    """Return the Lipschitz constant of a softmax, its logarithm or a LayerNorm of n numbers, rounded up.
+
+    With p the softmax, its derivative diag(p) - p p^T has absolute row and column sums 2 p_i (1 - p_i) <= 1/2, so that
+    1/2 holds in every norm. That of its logarithm is I - 1 p^T: row sums at most 2, column sums at most
+    (1 - p_j) + (n - 1) p_j <= n - 1, and as a projection it has the 2-norm of the complementary one,
+    ||1|| ||p|| <= sqrt(n). A LayerNorm's is (I - 1 1^T / n - y y^T / n) / s, with y what it returns, s^2 the variance
+    plus epsilon and ||y||^2 <= n: a symmetric matrix between 0 and 1 / s <= 1 / sqrt(epsilon); absolute row sums are at
+    most sqrt(n) times that.
+    """
+    n = step.shape[-1]
+    if step.kind == "softmax":
+        return 0.5 if n > 1 else 0.0
+    if step.kind == "log_softmax":
+        if n == 1:
+            return 0.0
+        return {1: n - 1.0, 2: math.nextafter(math.sqrt(n), math.inf), math.inf: 2.0}[norm]
+    epsilon = float(_constant(step))
+    if not epsilon > 0.0:
+        return math.inf if n > 1 else 0.0
+    steepest = math.nextafter(1.0 / math.sqrt(epsilon) * (1.0 + norms.gamma(2)), math.inf)
+    if n == 1:
+        return 0.0
+    return steepest if norm == 2 else math.nextafter(math.sqrt(n) * steepest * (1.0 + norms.gamma(2)), math.inf)
 
 
 def upper_scale(step: graph.Step) -> torch.Tensor:
-    """Return the absolute scales of a BatchNorm, one a channel, rounded up, in float64 on the CPU."""
+    """Return the absolute scales of a BatchNorm (one a channel) or a ``scale``, rounded up, in float64 on the CPU."""
+    if step.kind == "scale":
+        return _constant(step).abs()
     layer: Any = step.layer
     variance = layer.running_var.detach().cpu().to(torch.float64).numpy()
     weight = np.ones_like(variance)
@@ -170,7 +236,9 @@ def multiply(step: graph.Step, vectors: torch.Tensor, weight: torch.Tensor) -> t
 
 
 def multiply_up(a: float, b: float) -> float:
-    """Return a b rounded up; 0 if either is 0."""
+    """Return a b rounded up; exact if either is 0 or 1."""
+    if a == 1.0 or b == 1.0:
+        return a * b
     return math.nextafter(a * b, math.inf) if a != 0.0 and b != 0.0 else 0.0
 
 

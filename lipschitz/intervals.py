@@ -15,13 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn import Tanh
 
-from lipschitz import factors, graph, norms
-from lipschitz.fully_connected import Erf, Sin
-
-_LIBRARY = 16.0 * 2.0**-53
-_MOVES = ("reshape", "identity")
+from lipschitz import factors, graph, norms, pointwise
+from lipschitz.pointwise import LIBRARY as _LIBRARY
 
 Interval = tuple[torch.Tensor, torch.Tensor]
 
@@ -96,25 +92,12 @@ def propagate(steps: Sequence[graph.Step], region: Region) -> list[Interval]:
 def upper_slopes(step: graph.Step, interval: Interval) -> torch.Tensor:
     """Return the largest |slope| of a pointwise step on the interval that it reads, entry by entry, rounded up."""
     low, high = interval
-    ones = torch.ones_like(low)
-    nearest = torch.where(low > 0.0, low, torch.where(high < 0.0, -high, 0.0 * ones))  # distance to zero
-    layer: Any = step.layer
+    if step.function is not None:
+        return pointwise.upper_slopes(step.function, low, high)
     if step.kind == "relu":
         return (high > 0.0).to(low)
-    if step.kind == "leaky_relu":
-        steep = abs(step.constant) * ones
-        return torch.where(high <= 0.0, steep, torch.where(low >= 0.0, ones, steep.clamp(min=1.0)))
-    if isinstance(layer, Sin):
-        slopes = torch.maximum(torch.cos(low).abs(), torch.cos(high).abs()) + _LIBRARY
-        slopes = torch.where(_holds(low, high, 0.0, math.pi), ones, slopes)
-    elif isinstance(layer, Tanh):
-        slopes = 1.0 - torch.tanh(nearest) ** 2 + 4.0 * _LIBRARY
-    elif isinstance(layer, torch.nn.Sigmoid):
-        slopes = torch.sigmoid(nearest) * torch.sigmoid(-nearest) * (1.0 + 4.0 * _LIBRARY) + _LIBRARY
-    else:
-        half = nearest**2 * (1.0 if isinstance(layer, Erf) else 0.5)
-        slopes = factors.upper_slope(step) * torch.exp(-half) * (1.0 + 4.0 * _LIBRARY * (1.0 + half)) + 2.0**-1000
-    return slopes.clamp(max=factors.upper_slope(step))
+    steep = graph.constant(step, low).abs().expand(low.shape)
+    return torch.where(high <= 0.0, steep, torch.where(low >= 0.0, torch.ones_like(low), steep.clamp(min=1.0)))
 
 
 def _apply(step: graph.Step, read: Sequence[Interval]) -> Interval:
@@ -125,15 +108,13 @@ def _apply(step: graph.Step, read: Sequence[Interval]) -> Interval:
             return _affine(step, low, high)
         case "batch_norm":
             return _batch_norm(step, low, high)
-        case "smooth" if not isinstance(step.layer, Sin):  # increasing
-            ends = graph.apply(step, [low]), graph.apply(step, [high])
-            return _widen(*ends, _LIBRARY * torch.maximum(ends[0].abs(), ends[1].abs()).clamp(min=1.0))
         case "smooth":
-            ends = _extremes(torch.sin(low), torch.sin(high))
-            bottom, top = _widen(*ends, torch.full_like(low, _LIBRARY))
-            top = torch.where(_holds(low, high, math.pi / 2.0, 2.0 * math.pi), torch.ones_like(top), top)
-            bottom = torch.where(_holds(low, high, -math.pi / 2.0, 2.0 * math.pi), -torch.ones_like(top), bottom)
-            return bottom.clamp(min=-1.0), top.clamp(max=1.0)
+            assert step.function is not None
+            return _outward(*pointwise.enclose(step.function, low, high))
+        case "softmax" | "log_softmax":
+            return _softmax(step, low, high)
+        case "layer_norm":
+            return _layer_norm(step, low, high)
         case "leaky_relu":
             ends = _extremes(graph.apply(step, [low]), graph.apply(step, [high]))
             crosses = (low < 0.0) & (high > 0.0)  # the least value of a negative slope is at zero
@@ -145,8 +126,11 @@ def _apply(step: graph.Step, read: Sequence[Interval]) -> Interval:
             return _widen(*ends, norms.gamma(math.prod(low.shape[-2:]) + 8) * sizes)
         case "add":
             return _outward(read[0][0] + read[-1][0], read[0][1] + read[-1][1])
-        case "scale" | "shift":
-            return _outward(*_extremes(graph.apply(step, [low]), graph.apply(step, [high])))
+        case "scale":  # by numbers that may be rounded quotients
+            ends = _extremes(graph.apply(step, [low]), graph.apply(step, [high]))
+            return _widen(*ends, norms.gamma(4) * torch.maximum(ends[0].abs(), ends[1].abs()))
+        case "shift":
+            return _outward(graph.apply(step, [low]), graph.apply(step, [high]))
     # Relu, max pooling and what only moves numbers: increasing and exact.
     return graph.apply(step, [ends[0] for ends in read]), graph.apply(step, [ends[1] for ends in read])
 
@@ -191,10 +175,43 @@ def _batch_norm(step: graph.Step, low: torch.Tensor, high: torch.Tensor) -> Inte
     return _widen(middle, middle, radius * scale.abs() * (1.0 + norms.gamma(16)) + norms.gamma(16) * sizes)
 
 
+def _softmax(step: graph.Step, low: torch.Tensor, high: torch.Tensor) -> Interval:
+    """Return the interval of a softmax or its logarithm, x - log(sum(exp(x))): each part on its own interval."""
+    sums = torch.logsumexp(low, dim=-1, keepdim=True), torch.logsumexp(high, dim=-1, keepdim=True)
+    sizes = torch.maximum(low.abs(), high.abs()).amax(dim=-1, keepdim=True)
+    margin = (_LIBRARY * low.shape[-1] + norms.gamma(8)) * (1.0 + sizes)
+    bottom, top = _widen(low - sums[1], high - sums[0], margin.expand(low.shape))
+    top = top.clamp(max=0.0)
+    if step.kind == "log_softmax":
+        return bottom, top
+    bottom, top = _widen(bottom.exp(), top.exp(), torch.full_like(low, _LIBRARY))
+    return bottom.clamp(min=0.0), top.clamp(max=1.0)
+
+
+def _layer_norm(step: graph.Step, low: torch.Tensor, high: torch.Tensor) -> Interval:
+    """Return the interval of (x - mean) / sqrt(variance + epsilon): at most sqrt(n) in size, and numerator by root."""
+    n = low.shape[-1]
+    margin = norms.gamma(n + 8) * torch.maximum(low.abs(), high.abs()).amax(dim=-1, keepdim=True)
+    bottom, top = _widen(
+        low - high.mean(dim=-1, keepdim=True), high - low.mean(dim=-1, keepdim=True), (4.0 * margin).expand(low.shape)
+    )
+    nearest = torch.where(bottom > 0.0, bottom, torch.where(top < 0.0, -top, torch.zeros_like(top)))
+    variance = nearest.square().mean(dim=-1, keepdim=True) * (1.0 - norms.gamma(n + 8))
+    inverse = torch.rsqrt(variance + graph.constant(step, low)) * (1.0 + norms.gamma(8))
+    farthest = torch.maximum(bottom.abs(), top.abs()).square().mean(dim=-1, keepdim=True) * (1.0 + norms.gamma(n + 8))
+    least = torch.rsqrt(farthest + graph.constant(step, low)) * (1.0 - norms.gamma(8))
+    most = math.sqrt(n) * (1.0 + norms.gamma(4))
+    # a negative end is least over the smaller root, a positive one over the larger
+    lower = torch.where(bottom < 0.0, bottom * inverse, bottom * least)
+    upper = torch.where(top > 0.0, top * inverse, top * least)
+    lower, upper = _outward(torch.nan_to_num(lower, nan=-most), torch.nan_to_num(upper, nan=most))
+    return lower.clamp(min=-most, max=most), upper.clamp(min=-most, max=most)
+
+
 def _reads_input(steps: Sequence[graph.Step], step: graph.Step) -> bool:
-    """Whether nothing but the moving of numbers stands between the input and a step."""
+    """Whether nothing but reshaping stands between the input and a step."""
     source = step.inputs[0]
-    while steps[source].kind in _MOVES:
+    while steps[source].kind == "reshape":
         source = steps[source].inputs[0]
     return steps[source].kind == "input" and (step.kind == "linear" or source == step.inputs[0])
 
@@ -204,13 +221,6 @@ def _centre(low: torch.Tensor, high: torch.Tensor) -> Interval:
     centre = 0.5 * low + 0.5 * high
     radius = torch.maximum(high - centre, centre - low)
     return centre, _up(radius)
-
-
-def _holds(low: torch.Tensor, high: torch.Tensor, first: float, period: float) -> torch.Tensor:
-    """Return whether an interval may hold one of the numbers first + k period; where in doubt, True."""
-    slack = 1e-9 + 1e-14 * torch.maximum(low.abs(), high.abs())
-    next_one = first + period * torch.ceil((low - slack - first) / period)
-    return (next_one <= high + 2.0 * slack) | (high - low >= period)
 
 
 def _extremes(first: torch.Tensor, second: torch.Tensor) -> Interval:

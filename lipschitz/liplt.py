@@ -28,12 +28,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from lipschitz import factors, graph, norms, upper
-from lipschitz.fully_connected import Sin
+from lipschitz import factors, graph, norms, reading, upper
 
 _MOST_NUMBERS = 2**26  # of the maps of one step: 512 MB
 _OUTWARD = 1.0 + 2.0**-20  # covers the rounding of the sums that make an error, of a million numbers and more
-_SOURCES = ("relu", "leaky_relu", "smooth", "max_pool")
+_SOURCES = (*graph.POINTWISE, *graph.GROUPED, "max_pool")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -52,7 +51,7 @@ def upper_liplt(
     Parameters
     ----------
     model : torch.nn.Module
-        Any that :func:`lipschitz.graph.read` can read, if it is small: matrices of all inputs and neurons are made.
+        Any that :func:`lipschitz.reading.read` can read, if it is small: matrices of all inputs and neurons are made.
     input_shape : sequence of int
         Of one input, without the batch axis.
     norm : {1, 2, inf}
@@ -94,7 +93,7 @@ def upper_liplt(
     8.5
     """
     norms.check_norm(norm)
-    steps = graph.read(model, input_shape)
+    steps = reading.read(model, input_shape)
     maps: list[dict[int, _Map]] = []  # of each step, by the source
     moves: dict[int, float] = {0: 1.0}  # how far each source moves, at most
     bounds: list[float] = []
@@ -123,7 +122,7 @@ def upper_liplt(
             below[0] = bounds[step.inputs[0]] = min(below[0], _total(read[0], moves, norm, tolerance))
             centre, radius = _split(step, constant.upper)
             moves[place] = factors.multiply_up(radius, below[0])
-            maps.append({key: _scale(part, centre, norm) for key, part in read[0].items() if centre != 0.0})
+            maps.append({key: _scale(part, centre, norm) for key, part in read[0].items() if bool(centre.any())})
             maps[-1][place] = _identity(step)
         else:
             maps.append({key: _apply(step, part, steps[step.inputs[0]].shape, norm) for key, part in read[0].items()})
@@ -139,14 +138,13 @@ def upper_liplt(
     )
 
 
-def _split(step: graph.Step, upper_slope: float) -> tuple[float, float]:
-    """Return c and r of a step that is not linear; c = 0 where it has no linear part."""
-    if step.kind == "leaky_relu":
-        centre = (1.0 + step.constant) / 2.0
-        return centre, math.nextafter(max(abs(1.0 - centre), abs(step.constant - centre)), math.inf)
-    if step.kind == "max_pool" or isinstance(step.layer, Sin):
-        return 0.0, upper_slope
-    return upper_slope / 2.0, upper_slope / 2.0  # slopes in [0, upper_slope]
+def _split(step: graph.Step, upper_slope: float) -> tuple[torch.Tensor, float]:
+    """Return c, one number or one a place, and r of a step that is not linear; c = 0 where it has no linear part."""
+    if step.kind not in graph.POINTWISE:
+        return torch.zeros((), dtype=torch.float64), upper_slope
+    low, high = factors.lower_slopes(step), factors.upper_slopes(step)
+    centre = 0.5 * (low + high)
+    return centre, math.nextafter(float(torch.maximum(high - centre, centre - low).max()), math.inf)
 
 
 def _total(maps: Mapping[int, _Map], moves: Mapping[int, float], norm: float, tolerance: float) -> float:
@@ -155,7 +153,7 @@ def _total(maps: Mapping[int, _Map], moves: Mapping[int, float], norm: float, to
     for key, part in maps.items():
         if not bool(part.columns.isfinite().all()):
             return math.inf
-        bound = norms.bound_norm(part.columns.flatten(1).T.numpy(), norm=norm, tolerance=tolerance)
+        bound = norms.bound_norm(part.columns.reshape(len(part.columns), -1).T.numpy(), norm=norm, tolerance=tolerance)
         total = factors.add_up(total, factors.multiply_up(factors.add_up(bound.upper, part.error), moves[key]))
     return total
 
@@ -165,9 +163,12 @@ def _identity(step: graph.Step) -> _Map:
     return _Map(columns=torch.eye(n, dtype=torch.float64).reshape(n, *step.shape), error=0.0)
 
 
-def _scale(part: _Map, number: float, norm: float) -> _Map:
-    columns = part.columns * number
-    return _Map(columns=columns, error=_OUTWARD * (abs(number) * part.error + norms.gamma(1) * _size(columns, norm)))
+def _scale(part: _Map, numbers: torch.Tensor, norm: float) -> _Map:
+    """Return a map times numbers, one or one a place; they may be rounded quotients."""
+    columns = part.columns * numbers
+    largest = float(numbers.abs().max())
+    rounding = norms.gamma(3) * _size(columns, norm) + 2.0**-1000 * columns.numel()
+    return _Map(columns=columns, error=_OUTWARD * (largest * part.error + rounding))
 
 
 def _add(read: Sequence[Mapping[int, _Map]]) -> dict[int, _Map]:
@@ -186,16 +187,17 @@ def _add(read: Sequence[Mapping[int, _Map]]) -> dict[int, _Map]:
 
 def _concatenate(step: graph.Step, read: Sequence[Mapping[int, _Map]]) -> dict[int, _Map]:
     """Return the maps side by side, zeros where a branch does not read a source."""
-    lengths = [next(iter(maps.values())).columns.shape[1] for maps in read]
+    axis = 1 + step.axis
+    shapes = [next(iter(maps.values())).columns.shape[1:] for maps in read]
     found = {}
     for key in {key: None for maps in read for key in maps}:
         n_source = next(len(maps[key].columns) for maps in read if key in maps)
         blocks = [
-            maps[key].columns if key in maps else torch.zeros(n_source, length, *step.shape[1:], dtype=torch.float64)
-            for maps, length in zip(read, lengths, strict=True)
+            maps[key].columns if key in maps else torch.zeros(n_source, *shape, dtype=torch.float64)
+            for maps, shape in zip(read, shapes, strict=True)
         ]
         error = sum(maps[key].error for maps in read if key in maps)
-        found[key] = _Map(columns=torch.cat(blocks, dim=1), error=_OUTWARD * error)
+        found[key] = _Map(columns=torch.cat(blocks, dim=axis), error=_OUTWARD * error)
     return found
 
 
@@ -218,11 +220,12 @@ def _apply(step: graph.Step, part: _Map, shape: Sequence[int], norm: float) -> _
         columns = part.columns * scale.reshape(1, -1, *(1,) * (part.columns.ndim - 2))
         size, rounding = float(factors.upper_scale(step).max()), norms.gamma(16)
     elif step.kind == "scale":
-        return _scale(part, step.constant, norm)
-    elif step.kind in ("shift", "identity"):
+        return _scale(part, graph.constant(step, part.columns), norm)
+    elif step.kind == "shift":
         return part
-    else:  # reshape, pick
-        return _Map(columns=graph.apply(step, [part.columns]), error=part.error)
+    else:  # reshape, gather
+        size = factors.bound_step(step, shape, norm=norm, tolerance=0.1).upper
+        return _Map(columns=graph.apply(step, [part.columns]), error=size * part.error * _OUTWARD)
     # What underflows is below 2^-1000 for each of the numbers.
     rounding = size * (part.error + rounding * _size(part.columns, norm)) + 2.0**-1000 * columns.numel()
     return _Map(columns=columns, error=_OUTWARD * rounding)
@@ -230,7 +233,7 @@ def _apply(step: graph.Step, part: _Map, shape: Sequence[int], norm: float) -> _
 
 def _size(columns: torch.Tensor, norm: float) -> float:
     """Return the Frobenius norm of a map for p = 2, else its p-norm."""
-    sizes = columns.flatten(1).abs()
+    sizes = columns.reshape(len(columns), -1).abs()
     if norm == 2:
         return float(torch.linalg.vector_norm(sizes))
     return float(sizes.sum(dim=1 if norm == 1 else 0).max())

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from lipschitz import absolute, factors, graph, intervals, norms, upper
+from lipschitz import absolute, factors, graph, intervals, norms, reading, upper
 
 
 def upper_local(
@@ -26,7 +26,7 @@ def upper_local(
     Parameters
     ----------
     model : torch.nn.Module
-        Any that :func:`lipschitz.graph.read` can read, on any device; floating-point weights of at most 64 bits.
+        Any that :func:`lipschitz.reading.read` can read, on any device; floating-point weights of at most 64 bits.
     region : intervals.Region
         The inputs; a box by :func:`lipschitz.intervals.box`.
     norm : {1, 2, inf}
@@ -59,12 +59,12 @@ def upper_local(
     1.0
     """
     norms.check_norm(norm)
-    steps = graph.read(model, tuple(region.centre.shape))
+    steps = reading.read(model, tuple(region.centre.shape))
     ends = intervals.propagate(steps, region)
     slopes = {
         place: intervals.upper_slopes(step, ends[step.inputs[0]])
         for place, step in enumerate(steps)
-        if step.kind in ("relu", "leaky_relu", "smooth")
+        if step.kind in graph.POINTWISE
     }
     folded = upper.fold(steps)
     bounds = [
@@ -124,8 +124,12 @@ def _moving(
             moves = torch.ones(1, *step.shape)
         elif place in slopes:
             moves = read[0] * (slopes[place] > 0.0)
-        elif step.kind in ("batch_norm", "scale", "shift", "identity"):
+        elif step.kind in ("batch_norm", "shift"):
             moves = read[0]
+        elif step.kind == "scale":
+            moves = read[0] * (factors.upper_scale(step) > 0.0)
+        elif step.kind in graph.GROUPED:
+            moves = read[0].amax(dim=-1, keepdim=True).expand(read[0].shape)
         else:  # sums, concatenations, poolings, and what only moves numbers
             moves = graph.apply(step, read) != 0.0
         found.append(moves.to(torch.float64))

@@ -22,10 +22,10 @@ import scipy.sparse
 import torch
 from torch import nn
 
-from lipschitz import absolute, factors, graph, norms, upper
+from lipschitz import absolute, factors, graph, norms, reading, upper
 
 # Steps that treat each channel alone, positive numbers on it passing through.
-_BY_CHANNEL = ("relu", "leaky_relu", "smooth", "batch_norm", "scale", "shift", "identity")
+_BY_CHANNEL = (*graph.POINTWISE, "batch_norm", "scale", "shift")
 _POOLS = ("max_pool", "average_pool")
 _LEARNING_RATE = 0.05
 _N_VECTORS = 8
@@ -75,7 +75,7 @@ def upper_rescaled(
         raise ValueError(f"n_steps must be at least 0, got {n_steps}")
     if norm != 2:
         return absolute.upper_absolute(model, input_shape, norm=norm)
-    steps = graph.read(model, input_shape)
+    steps = reading.read(model, input_shape)
     folded = upper.fold(steps)
     plain = upper.bound_weighted(steps, folded, norm=norm, tolerance=tolerance, method="product")
     channels = scale_numbers(steps)
@@ -105,13 +105,16 @@ def scale_numbers(steps: Sequence[graph.Step]) -> list[np.ndarray]:
         here = np.zeros(n_channels, dtype=np.int64)
         if step.kind in _BY_CHANNEL or (step.kind in _POOLS and len(step.shape) == 3):
             here = read[0]
-        elif step.kind == "concatenate":
+        elif step.kind == "concatenate" and step.axis == 0:
             here = np.concatenate(read)
+        elif step.kind == "concatenate":
+            here = read[0]
+            pairs.extend(np.stack([read[0], other]) for other in read[1:])
         elif step.kind == "add":
             here = read[0]
             pairs.append(np.stack([read[0], read[-1]]))
-        elif step.kind == "reshape" and len(step.shape) == 1 and len(here) % len(read[0]) == 0:
-            here = np.repeat(read[0], len(here) // len(read[0]))
+        elif step.kind in ("reshape", "gather") and step.shape:
+            here = _moved(step, steps[step.inputs[0]].shape, read[0], pairs)
         elif factors.has_channels(step):
             here = np.arange(n_scales, n_scales + n_channels)
             n_scales += n_channels
@@ -126,6 +129,21 @@ def scale_numbers(steps: Sequence[graph.Step]) -> list[np.ndarray]:
     # The part that holds 0 becomes 0 itself.
     found = np.where(found == found[0], 0, np.where(found < found[0], found + 1, found))
     return [found[ids] for ids in numbers]
+
+
+def _moved(step: graph.Step, shape: Sequence[int], ids: np.ndarray, pairs: list[np.ndarray]) -> np.ndarray:
+    """Return the numbers of what a step makes of channels that it moves; what it puts into one channel is linked."""
+    n_channels = step.shape[0]
+    index = torch.arange(math.prod(shape)) if step.index is None else step.index
+    moved = index.reshape(n_channels, -1).numpy()
+    numbers = np.where(moved >= 0, ids[moved // max(math.prod(shape) // len(ids), 1)], -1)
+    first = numbers.max(axis=1)  # a channel of zeros can have any; 1 is the input's
+    linked = np.broadcast_to(first[:, None], numbers.shape)
+    differs = (numbers >= 0) & (numbers != linked)
+    if differs.any():
+        pairs.append(np.unique(np.stack([numbers[differs], linked[differs]]), axis=1))
+    found: np.ndarray = np.maximum(first, 0)
+    return found
 
 
 def _combine(logarithms: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -180,7 +198,9 @@ class _Block:
     ) -> None:
         self.step = step
         self.weight = factors.multiply_channels(step, factors.weights_of(step), rows, None).float()
-        sides = [min(side, max(_MOST_PIXELS, _span(step, axis))) for axis, side in enumerate(shape[1:])]
+        # a convolution's image is cut; the last axis of a Linear is its features
+        spans = [_span(step, axis) for axis in range(len(shape) - 1)] if step.kind == "convolution" else shape[1:]
+        sides = [min(side, max(_MOST_PIXELS, span)) for side, span in zip(shape[1:], spans, strict=True)]
         self.vectors = torch.randn(_N_VECTORS, shape[0], *sides, generator=generator)
         self.n_iterations = 10
 

@@ -97,7 +97,7 @@ def upper_lipsdp(
     Parameters
     ----------
     model : torch.nn.Module
-        A chain, as :func:`lipschitz.graph.read` reads it, of Linear layers on vectors and anything pointwise: ReLU,
+        A chain, as :func:`lipschitz.reading.read` reads it, of Linear layers on vectors and anything pointwise: ReLU,
         LeakyReLU, Tanh, Sigmoid, Erf, Sin, GaussianCdf, BatchNorm1d and Dropout in evaluation mode, Identity, Flatten,
         multiplication by and addition of numbers. On any device; it is computed on the CPU in float64.
     input_shape : sequence of int

@@ -40,7 +40,7 @@ from torch import nn
 
 from lipschitz import norms
 from lipschitz.stages import OUTWARD, Stage, evaluate, prepare, upper_gains
-from lipschitz.tracing import Stretch, trace
+from lipschitz.tracing import CURVED, Stretch, trace
 
 _N_PROBES = 33  # points evaluated first, for a violation that needs no tracing
 _FIRST_TOLERANCE = 0.1  # of a certificate, for what smooth functions add to the error of the logits
@@ -150,7 +150,7 @@ def maximise_segment(
     Parameters
     ----------
     model : torch.nn.Module, or tuple of Stage
-        In evaluation mode, of layers that :func:`lipschitz.graph.read` knows, with one axis of logits; not changed. Or
+        In evaluation mode, one that :func:`lipschitz.reading.read` can read, with one axis of logits; not changed. Or
         what :func:`lipschitz.stages.prepare` made of it on this device, for many segments of one network.
     a, b : Tensor or array_like of floating-point numbers, shape (...)
         The ends, without a batch axis.
@@ -360,7 +360,7 @@ class _Search:
         tolerance = _FIRST_TOLERANCE
         found = self.run(tolerance, piece_budget, limit, progress)
         while (
-            any(stage.kind == "smooth" for stage in self.stages)
+            any(stage.kind in CURVED for stage in self.stages)
             and found.covered == 1.0
             and found.score < limit < found.upper
             and found.upper_error < 2.0 * tolerance  # else it is rounding that leaves it open
@@ -425,7 +425,10 @@ def _prepared(
         raise ValueError(f"a and b must have one shape, got {tuple(ends[0].shape)} and {tuple(ends[1].shape)}")
     if piece_budget < 1:
         raise ValueError(f"piece_budget must be at least 1, got {piece_budget}")
-    stages = prepare(model, ends[0].shape, device=where) if isinstance(model, nn.Module) else model
+    if isinstance(model, nn.Module):
+        stages = prepare(model, ends[0].shape, device=where, points=torch.stack(ends))
+    else:
+        stages = model
     if stages[0].shape != tuple(ends[0].shape):
         raise ValueError(f"a and b must have the network's shape {stages[0].shape}, got {tuple(ends[0].shape)}")
     shape = stages[-1].shape
@@ -439,6 +442,8 @@ def _prepared(
         is_class = False
     if not is_class:
         raise ValueError(f"target must be a class from 0 to {shape[0] - 1}, got {target}")
+    if stages[-1].is_shift:  # the cross-entropy of what log-softmax returns is that of what it reads
+        stages = stages[:-1]
     others = torch.tensor([k for k in range(shape[0]) if k != target], device=where)
 
     def log_odds(logits: torch.Tensor) -> torch.Tensor:

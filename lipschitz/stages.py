@@ -23,6 +23,8 @@ The constants L come from :mod:`lipschitz.norms`, :mod:`lipschitz.convolutions`,
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,8 +34,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lipschitz import convolutions, factors, graph, norms, pooling
-from lipschitz.fully_connected import Erf, GaussianCdf, Sin
+from lipschitz import convolutions, factors, graph, norms, pooling, reading
 
 OUTWARD = 1.0 + 2.0**-28
 """Factor that covers the rounding of a few scalar operations, and of a norm of up to 16 million entries."""
@@ -43,17 +44,7 @@ _DENSE_GAIN = 2.5  # how much faster a product with a matrix is than a convoluti
 
 _NORM_TOLERANCE = 0.1  # of a layer's norm: an error bound need not be tighter
 
-# Largest |second derivative|, rounded up: tanh 4/sqrt(27), sigmoid 1/sqrt(108), erf sqrt(8/(pi e)), Gaussian
-# distribution 1/sqrt(2 pi e), sin 1.
-_UPPER_CURVATURE: dict[type[nn.Module], float] = {
-    nn.Tanh: 0.7699,
-    nn.Sigmoid: 0.0963,
-    Erf: 0.968,
-    GaussianCdf: 0.242,
-    Sin: 1.0,
-}
-
-Kind = Literal["input", "map", "concatenate", "relu", "max_pool", "smooth"]
+Kind = Literal["input", "map", "concatenate", "relu", "max_pool", "smooth", "grouped"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -65,8 +56,8 @@ class Stage:
     name : str
         As the network names it.
     kind : str
-        ``map`` is affine along the segment wherever its inputs are; ``relu`` (leaky, too), ``max_pool`` and ``smooth``
-        are not; errors of a ``concatenate`` add as squares.
+        ``map`` is affine along the segment wherever its inputs are; ``relu`` (leaky, too), ``max_pool``, ``smooth``
+        and ``grouped`` (functions of all numbers of the last axis) are not; errors of a ``concatenate`` add as squares.
     inputs : tuple of int
         The stages it reads, by their place.
     shape : tuple of int
@@ -79,7 +70,13 @@ class Stage:
         r_in, r_out and r_0.
     bend : float
         How strongly it is not affine: the change of slope at a bend of a ReLU or between two leaders of a window, the
-        largest second derivative of a smooth function.
+        largest second derivative of a smooth function; of a ``grouped`` one, for a velocity of 2-norm one.
+    kinks : tuple of (float, float)
+        Where a smooth function's slope jumps besides, and by how much.
+    epsilon : float
+        For a LayerNorm: what it adds to the variance; positive. Its ``bend`` is that of a variance of 0.
+    is_shift : bool
+        Whether it takes one number away from all of the last axis, as the logarithm of a softmax does.
     is_clipped : bool
         For ``max_pool``: whether zero competes in every window, that is, whether a ReLU is part of it.
     layer : torch.nn.Module or None
@@ -98,6 +95,9 @@ class Stage:
     rounding_out: float = 0.0
     rounding: float = 0.0
     bend: float = 0.0
+    kinks: tuple[tuple[float, float], ...] = ()
+    epsilon: float = 0.0
+    is_shift: bool = False
     is_clipped: bool = False
     layer: Any = None
     failure_probability: float = 0.0
@@ -113,24 +113,30 @@ class Stage:
         return error * OUTWARD
 
 
-def prepare(model: nn.Module, input_shape: Sequence[int], *, device: torch.device) -> tuple[Stage, ...]:
+def prepare(
+    model: nn.Module, input_shape: Sequence[int], *, device: torch.device, points: torch.Tensor | None = None
+) -> tuple[Stage, ...]:
     """Return the stages of a network, the input first and the output last, weights widened to float64 on ``device``.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Of layers that :func:`lipschitz.graph.read` knows; not changed.
+        Of layers that :func:`lipschitz.reading.read` knows; not changed.
     input_shape : sequence of int
         Of one input, without the batch axis.
     device : torch.device
         Where the stages compute.
+    points : Tensor, shape (n, ...), optional
+        Inputs at which the reading of the network is checked, beside those of :func:`lipschitz.reading.read`.
 
     Raises
     ------
     ValueError
-        If a layer is not known, or a weight is not a finite number.
+        If the network cannot be read, does not compute what was read, or a weight is not a finite number.
     """
-    steps = graph.read(model, input_shape)
+    steps = reading.read(model, input_shape)
+    if points is not None:
+        reading.verify(model, steps, points)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if not torch.isfinite(tensor).all():
             raise ValueError(f"weights must be finite, got {name!r} with a number that is not")
@@ -198,24 +204,30 @@ def _stage(
         case "linear" | "convolution" | "batch_norm":
             return _affine(step, absorbed, inputs, shapes[0], device)
         case "relu" | "leaky_relu":
-            slope = step.constant  # 0 for ReLU
+            below = None if step.constant is None else step.constant.to(device)
             return Stage(
                 **same,
                 kind="relu",
-                run=lambda values: functional.leaky_relu(values[0], slope) if slope else functional.relu(values[0]),
+                run=lambda values: functional.relu(values[0]) if below is None else graph.apply(step, values),
                 upper_slope=factors.upper_slope(step),
-                rounding_out=unit if slope else 0.0,
-                bend=abs(1.0 - slope) * OUTWARD,
+                rounding_out=0.0 if below is None else unit,
+                bend=1.0 if below is None else float((1.0 - below).abs().max()) * OUTWARD,
             )
         case "smooth":
+            assert step.function is not None
+            root = math.sqrt(math.prod(step.shape)) * OUTWARD
             return Stage(
                 **same,
                 kind="smooth",
-                run=lambda values: layer(values[0]),
+                run=lambda values: graph.apply(step, values),
                 upper_slope=factors.upper_slope(step),
-                rounding=16.0 * unit * math.sqrt(math.prod(step.shape)) * OUTWARD,
-                bend=_UPPER_CURVATURE[type(layer)],
+                rounding=(16.0 * unit + step.function.rounding) * root,
+                rounding_out=16.0 * unit,  # some are not bounded
+                bend=step.function.upper_curvature,
+                kinks=step.function.kinks,
             )
+        case "softmax" | "log_softmax" | "layer_norm":
+            return _grouped(step, same)
         case "max_pool":
             return Stage(
                 **same,
@@ -232,19 +244,73 @@ def _stage(
             return Stage(
                 **same, kind="map", run=lambda values: layer(values[0]), upper_slope=slope, rounding_in=rounding
             )
-        case "add":
-            slope = 2.0 if len(inputs) == 1 else 1.0
+        case "gather":
+            index = torch.empty(0) if step.index is None else step.index.to(device)
+            return Stage(
+                **same,
+                kind="map",
+                run=lambda values: graph.gather(values[0], index),
+                upper_slope=factors.bound_step(step, shapes[0], norm=2, tolerance=_NORM_TOLERANCE).upper,
+            )
         case "scale":
-            slope = abs(step.constant)
+            slope = float(factors.upper_scale(step).max())
         case _:
             slope = 1.0
+    constant = torch.empty(0) if step.constant is None else step.constant.to(device)
+    moved = dataclasses.replace(step, constant=constant)
     return Stage(
         **same,
         kind="concatenate" if step.kind == "concatenate" else "input" if step.kind == "input" else "map",
-        run=lambda values: graph.apply(step, values),
+        run=lambda values: graph.apply(moved, values),
         upper_slope=slope,
-        rounding_out=2.0 * unit if step.kind in ("add", "scale", "shift") else 0.0,
+        # a constant may be a rounded quotient
+        rounding_out=4.0 * unit if step.kind in ("add", "scale", "shift") else 0.0,
     )
+
+
+def _grouped(step: graph.Step, same: dict[str, Any]) -> Stage:
+    """Return the stage of a softmax, its logarithm or a LayerNorm of n numbers x, and how it bends.
+
+    Along a line with velocity v, with the softmax p: log p_i bends as the log-sum-exp, whose second derivative is the
+    variance of v under p, at most ||v||^2 / 2; so || (log p)'' || <= sqrt(n) ||v||^2 / 2. As p' = p (v - <p, v>),
+    p'' = p ((v - <p, v>)^2 - var), and || p'' || <= max (v_i - v_j)^2 <= 2 ||v||^2. A LayerNorm u / s, with
+    s^2 = ||u||^2 / n + epsilon, has || (u / s)'' || <= 4 ||v||^2 / (sqrt(n) s^2): -2 v s' / s^2 gives half, as
+    |s'| <= ||v|| / sqrt(n), and u (2 s'^2 / s^3 - s'' / s^2) the other, as ||u|| <= sqrt(n) s and
+    0 <= s s'' = ||v||^2 / n - s'^2.
+    """
+    n, root, run = step.shape[-1], math.sqrt(math.prod(step.shape)), functools.partial(graph.apply, step)
+    epsilon = float(step.constant) if step.kind == "layer_norm" and step.constant is not None else 0.0
+    if step.kind == "layer_norm":
+        if not epsilon > 0.0:
+            raise ValueError(f"layer {step.name!r} must add a positive number to the variance, got {epsilon}")
+        run = functools.partial(_layer_norm, epsilon)
+        gamma = norms.gamma(n + 16)
+        bend, rounding_in = 4.0 / (math.sqrt(n) * epsilon), 2.0 * gamma * factors.upper_constant(step, 2)
+    else:
+        gamma = norms.gamma(n + 64)
+        bend, rounding_in = (2.0 if step.kind == "softmax" else 0.5 * math.sqrt(n)), 0.0
+    return Stage(
+        **same,
+        kind="grouped",
+        run=run,
+        upper_slope=factors.upper_constant(step, 2),
+        rounding_in=rounding_in * OUTWARD,
+        rounding_out=32.0 * norms.gamma(1),
+        rounding=gamma * root * OUTWARD,
+        bend=bend * OUTWARD,
+        epsilon=epsilon,
+        is_shift=step.kind == "log_softmax",
+    )
+
+
+def _layer_norm(epsilon: float, values: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return (x - mean) / sqrt(variance + epsilon), the mean taken away first.
+
+    The mean of n numbers is off by gamma_n ||x|| / sqrt(n), so that the deviations are by some 2 gamma_n ||x||;
+    dividing by their root is Lipschitz with 1 / sqrt(epsilon) and rounds by gamma_{n + 8} of what it returns.
+    """
+    centred = values[0] - values[0].mean(dim=-1, keepdim=True)
+    return centred / (centred.square().mean(dim=-1, keepdim=True) + epsilon).sqrt()
 
 
 def _affine(

@@ -21,6 +21,8 @@ at once.
 
 *Smooth functions.* The line between two values of phi(g_j) differs from phi by at most max|phi''| d_j^2 / 8, d_j the
 change of g_j along the piece (the error of linear interpolation). Pieces are cut until its 2-norm is below a tolerance.
+Where the slope jumps besides, there is a bend as of a ReLU, and points are put there. Functions of all numbers of an
+axis (softmax, LayerNorm) have a bound of the second derivative along any line (:mod:`lipschitz.stages`).
 
 *Interpolation.* At a new point all live values are interpolated, in computed numbers: v + s (w - v) with s from
 differences of grid points has an error of at most gamma_8 (|v| + |w|), and moves the line through it by no more.
@@ -42,6 +44,10 @@ from torch.nn import functional
 from lipschitz import norms
 from lipschitz.stages import OUTWARD, Stage, upper_gains, upper_size
 
+CURVED = ("smooth", "grouped")
+"""Kinds of stages that are followed by chords."""
+
+_BENDING = ("relu", "max_pool", *CURVED)
 _MAX_CUTS = 256  # of one piece at once, by a smooth function
 
 
@@ -111,9 +117,9 @@ def trace(
     Stretch
         From t = 0 to t = 1, each on the device of the inputs.
     """
-    n_smooth = sum(stage.kind == "smooth" for stage in stages)
+    n_curved = sum(stage.kind in CURVED for stage in stages)
     gains = upper_gains(stages)
-    tolerances = [tolerance / (max(n_smooth, 1) * max(gain, 1e-300)) for gain in gains]
+    tolerances = [tolerance / (max(n_curved, 1) * max(gain, 1e-300)) for gain in gains]
     last_readers = [
         max((j for j, stage in enumerate(stages) if i in stage.inputs), default=i) for i in range(len(stages))
     ]
@@ -137,7 +143,7 @@ def _max_points(stages: Sequence[Stage], last_readers: Sequence[int], max_number
     for i in range(len(stages) - 1, -1, -1):
         most = max(most, n_live[i])
         result[i] = max(2, max_numbers // most)
-        if stages[i].kind in ("relu", "max_pool", "smooth"):
+        if stages[i].kind in _BENDING:
             most = n_live[i]
     return result
 
@@ -170,7 +176,7 @@ class _Tracer:
             stage = self.stages[here]
             inputs = [live[i] for i in stage.inputs]
             residue = 0.0
-            if stage.kind in ("relu", "max_pool", "smooth"):
+            if stage.kind in _BENDING:
                 times, residue = _bends(stage, t, inputs[0].at, self.tolerances[here])
                 if len(times) or len(t) > self.max_points[here]:
                     return _refined(_Part(here, t, live), times, self.max_points[here])
@@ -190,18 +196,24 @@ def _bends(stage: Stage, t: torch.Tensor, values: torch.Tensor, tolerance: float
     """
     if len(t) < 2:
         return t[:0], 0.0
-    if stage.kind == "smooth":
+    if stage.kind in CURVED:
         return _smooth_bends(stage, t, values, tolerance)
-    pieces, p, q = _zero_bends(values) if stage.kind == "relu" else _window_bends(stage, values)
-    if not len(pieces):
-        return t[:0], 0.0
+    bends = _zero_bends(values) if stage.kind == "relu" else _window_bends(stage, values)
+    times, residues = _at_bends(t, values, *bends)
+    return times, stage.bend * float(residues.max()) * OUTWARD
+
+
+def _at_bends(
+    t: torch.Tensor, values: torch.Tensor, pieces: torch.Tensor, p: torch.Tensor, q: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the places of bends with leads p and q, and what they leave in the 2-norm, for each piece."""
     left = p / (p + q)
     residue = left * q
     times = t[pieces] + left * (t[pieces + 1] - t[pieces])
     # Below some units of rounding a bend is left as it is, and counted.
     is_new = (residue > 16.0 * norms.gamma(1) * values.abs().max()) & (times > t[pieces]) & (times < t[pieces + 1])
     squares = torch.zeros(len(t) - 1, dtype=t.dtype, device=t.device).index_add_(0, pieces, residue.square())
-    return times[is_new], stage.bend * float(squares.max().sqrt()) * OUTWARD
+    return times[is_new], squares.sqrt()
 
 
 def _zero_bends(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -237,15 +249,34 @@ def _window_bends(stage: Stage, values: torch.Tensor) -> tuple[torch.Tensor, tor
 
 
 def _smooth_bends(stage: Stage, t: torch.Tensor, values: torch.Tensor, tolerance: float) -> tuple[torch.Tensor, float]:
-    flat = values.flatten(1)
-    residues = (stage.bend / 8.0) * torch.linalg.vector_norm((flat[1:] - flat[:-1]).square(), dim=1) * OUTWARD
+    residues = _chords(stage, values) * OUTWARD
     n_parts = (residues / tolerance).sqrt().ceil().clamp(1, _MAX_CUTS).long()
     pieces = torch.repeat_interleave(torch.arange(len(t) - 1, device=t.device), n_parts)
     first = torch.cumsum(n_parts, 0) - n_parts
     share = (torch.arange(len(pieces), device=t.device) - first[pieces]) / n_parts[pieces].double()
     times = t[pieces] + share * (t[pieces + 1] - t[pieces])
-    is_new = (times > t[pieces]) & (times < t[pieces + 1])
-    return times[is_new], float(residues.max()) * OUTWARD
+    times = times[(times > t[pieces]) & (times < t[pieces + 1])]
+    for place, jump in stage.kinks:
+        at_kink, more = _at_bends(t, values, *_zero_bends(values - place))
+        times, residues = torch.cat([times, at_kink]), residues + jump * more * OUTWARD
+    return times, float(residues.max()) * OUTWARD
+
+
+def _chords(stage: Stage, values: torch.Tensor) -> torch.Tensor:
+    """Return how far a line between two values may be from what a curved stage does, in the 2-norm, for each piece."""
+    if stage.kind == "smooth":
+        flat = values.flatten(1)
+        sizes: torch.Tensor = torch.linalg.vector_norm((flat[1:] - flat[:-1]).square(), dim=1)
+        return (stage.bend / 8.0) * sizes
+    change = (values[1:] - values[:-1]).square().sum(dim=-1)
+    bends = torch.full_like(change, stage.bend)
+    if stage.epsilon > 0.0:  # a LayerNorm bends as one over its variance, which is at least that of the middle, less
+        centred = values - values.mean(dim=-1, keepdim=True)
+        sizes = torch.linalg.vector_norm(centred, dim=-1)
+        least = (0.5 * (sizes[1:] + sizes[:-1] - change.sqrt()) * (1.0 - 2.0**-40)).clamp(min=0.0)
+        bends = bends / (1.0 + least.square() / (values.shape[-1] * stage.epsilon) * (1.0 - 2.0**-40))
+    residues: torch.Tensor = torch.linalg.vector_norm((bends / 8.0 * change).reshape(len(change), -1), dim=1)
+    return residues
 
 
 def _refined(whole: _Part, times: torch.Tensor, max_points: int) -> Iterator[_Part]:

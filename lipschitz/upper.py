@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from lipschitz import factors, graph, norms
+from lipschitz import factors, graph, norms, reading
 
 Number = TypeVar("Number")
 
@@ -85,7 +85,7 @@ def upper_product(
     Parameters
     ----------
     model : torch.nn.Module
-        Any that :func:`lipschitz.graph.read` can read, on any device; floating-point weights of at most 64 bits.
+        Any that :func:`lipschitz.reading.read` can read, on any device; floating-point weights of at most 64 bits.
     input_shape : sequence of int
         Of one input, without the batch axis.
     norm : {1, 2, inf}
@@ -128,7 +128,7 @@ def upper_product(
     True
     """
     norms.check_norm(norm)
-    steps = graph.read(model, input_shape)
+    steps = reading.read(model, input_shape)
     return bound_weighted(steps, fold(steps), norm=norm, tolerance=tolerance, method="product")
 
 

@@ -1,5 +1,6 @@
 """Every hypothesis strategy for the objects of the toolkit; small by default, limits are keywords."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,8 +8,39 @@ import torch
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import nn
+from torch.nn import functional
 
 from lipschitz import fully_connected
+
+
+class Function(nn.Module):
+    """A function as a layer."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the function of x."""
+        return self.function(x)
+
+
+PIECEWISE_LINEAR = (nn.ReLU6, nn.PReLU, lambda: nn.Hardtanh(-0.4, 0.3), lambda: Function(torch.abs))
+"""Layers that are made of ReLUs of more than one kind."""
+
+CURVED = (
+    *(nn.GELU, lambda: nn.GELU("tanh"), nn.SiLU, nn.Mish, nn.Hardswish, nn.ELU, nn.SELU, lambda: nn.CELU(0.5)),
+    *(lambda: nn.ELU(0.3), nn.Softplus, nn.LogSigmoid, lambda: nn.Softshrink(0.2), lambda: Function(torch.cos)),
+    lambda: Function(torch.atan),
+)
+"""Smooth pointwise layers, some with kinks."""
+
+GROUPED = (
+    lambda: Function(lambda x: torch.softmax(x, -1)),
+    lambda: Function(lambda x: torch.log_softmax(x, -1)),
+    lambda: Function(lambda x: functional.layer_norm(x, x.shape[-1:], eps=0.1)),
+)
+"""Layers of all numbers of the last axis."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +175,12 @@ def block_sizes() -> st.SearchStrategy[tuple[int, int]]:
 
 @st.composite
 def graph_networks(
-    draw: st.DrawFn, *, pointwise: tuple[type[nn.Module], ...] = (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid)
+    draw: st.DrawFn,
+    *,
+    pointwise: tuple[Callable[[], nn.Module], ...] = (
+        *(nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, *PIECEWISE_LINEAR),
+        *(*CURVED, *GROUPED),
+    ),
 ) -> tuple[nn.Module, tuple[int, ...]]:
     """A random network of every layer kind, in float64 and evaluation mode, and the shape of its input.
 
@@ -197,10 +234,10 @@ class Branches(nn.Module):
         return torch.cat([block(x) for block in self.blocks], 1) * self.factor + 1.0
 
 
-def _graph_layer(draw: st.DrawFn, shape: tuple[int, ...], pointwise: tuple[type[nn.Module], ...]) -> nn.Module:
+def _graph_layer(draw: st.DrawFn, shape: tuple[int, ...], pointwise: tuple[Callable[[], nn.Module], ...]) -> nn.Module:
     """A layer or a small block that takes inputs of this shape."""
     n_channels, sides = shape[0], shape[1:]
-    function = draw(st.sampled_from(pointwise))()
+    function = draw(st.sampled_from(pointwise))().double()
     kinds = ["layer", "layer", "normalised", "residual", "branches", "function"]
     kind = draw(st.sampled_from([*kinds, "max", "average", "adaptive"] if len(sides) == 2 else kinds))
 

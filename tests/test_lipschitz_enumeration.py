@@ -148,7 +148,7 @@ def test_the_model_is_left_alone():
     "model, keywords, message",
     [
         (nn.Linear(2, 2), {"norm": 3}, r"^norm must be 1, 2 or inf, got 3$"),
-        (nn.Tanh(), {}, r"^step '0' must be affine or a ReLU for an exact constant, got smooth$"),
+        (nn.Tanh(), {}, r"^step 'Tanh' must be affine or a ReLU for an exact constant, got smooth$"),
         (
             nn.Sequential(nn.Linear(2, 41), nn.ReLU()),
             {},

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from test_lipschitz_upper import NORMS, linear
 from torch import nn
 
-from lipschitz import factors, graph
+from lipschitz import factors, reading
 
 
 @st.composite
@@ -29,7 +29,7 @@ def weighted_convolutions(draw):
 @settings(max_examples=150)
 def test_channels_are_weighted_before_and_after_a_convolution(case, norm):
     layer, rows, columns, length = case
-    step = graph.read(layer, (layer.in_channels, length))[1]
+    step = reading.read(layer, (layer.in_channels, length))[1]
     units = torch.eye(layer.in_channels * length, dtype=torch.float64).reshape(-1, layer.in_channels, length)
     with torch.no_grad():
         images = layer(units * columns[:, None]) * rows[:, None]
@@ -47,7 +47,7 @@ def test_channels_are_weighted_before_and_after_a_convolution(case, norm):
 def test_the_rounding_of_weighted_entries_is_counted():
     # 1/3 of 3 rounds to 1 exactly; the bound must cover the entry that a third, rounded, truly has.
     third = 1.0 / 3.0
-    step = graph.read(linear([[3.0]]), (1,))[1]
+    step = reading.read(linear([[3.0]]), (1,))[1]
     rows = torch.tensor([math.nextafter(third, 1.0)], dtype=torch.float64)
     for norm in NORMS:
         bound = factors.bound_step(step, (1,), norm=norm, tolerance=1e-8, rows=rows)

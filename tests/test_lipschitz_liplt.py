@@ -102,7 +102,7 @@ def test_it_is_not_below_exact_constants(seed, norm):
 
 def test_maps_that_would_not_fit_are_refused_by_name(monkeypatch):
     monkeypatch.setattr(liplt, "_MOST_NUMBERS", 8)
-    with pytest.raises(ValueError, match=r"^step '0' must have maps of at most 8 numbers$"):
+    with pytest.raises(ValueError, match=r"^step 'Linear' must have maps of at most 8 numbers$"):
         upper_liplt(linear(np.ones((3, 2))), (2,))
 
 

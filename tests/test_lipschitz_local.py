@@ -12,14 +12,22 @@ from test_lipschitz_rescaling import relu_network
 from test_lipschitz_upper import NORMS, linear
 from torch import nn
 
-from lipschitz import graph, intervals
+from lipschitz import graph, intervals, reading
 from lipschitz.fully_connected import POINTWISE, Erf, GaussianCdf, Sin
 from lipschitz.intervals import Region, box, propagate
 from lipschitz.local import upper_local
 from lipschitz.upper import upper_product
 
 SMOOTH = (nn.Tanh, nn.Sigmoid, Erf, Sin, GaussianCdf)
-EVERY = (nn.ReLU, nn.LeakyReLU, lambda: nn.LeakyReLU(-0.5), *SMOOTH)
+EVERY = (
+    nn.ReLU,
+    nn.LeakyReLU,
+    lambda: nn.LeakyReLU(-0.5),
+    *SMOOTH,
+    *strategies.PIECEWISE_LINEAR,
+    *strategies.CURVED,
+    *strategies.GROUPED,
+)
 RADII = st.sampled_from([0.0, 1e-6, 0.01, 0.1, 1.0, 10.0])
 
 
@@ -32,7 +40,7 @@ def draw(region, seed, n=64):
         moves = moves / lengths.reshape(-1, *[1] * region.centre.ndim)
     else:
         moves[::2] = moves[::2].sign()
-    return region.centre + (1 - 1e-12) * torch.as_tensor(region.radius) * moves
+    return region.centre + (1 - 1e-12) * torch.as_tensor(region.radius, dtype=torch.float64) * moves
 
 
 @st.composite
@@ -50,7 +58,7 @@ def networks_and_regions(draw):
 @settings(max_examples=200)
 def test_every_step_stays_in_its_interval(network_and_region, seed):
     network, region = network_and_region
-    steps = graph.read(network, tuple(region.centre.shape))
+    steps = reading.read(network, tuple(region.centre.shape))
     ends = propagate(steps, region)
     values = []
     with torch.no_grad():
@@ -79,7 +87,7 @@ def test_no_slope_in_the_region_exceeds_the_bound_nor_it_the_global_one(network_
 @pytest.mark.parametrize("name", list(POINTWISE))
 def test_slopes_of_smooth_functions_are_the_largest_on_the_interval(name):
     function = POINTWISE[name].module()
-    step = graph.read(nn.Sequential(function), (1,))[1]
+    step = reading.read(nn.Sequential(function), (1,))[1]
     rng = np.random.default_rng(0)
     for _ in range(200):
         low = float(rng.normal(scale=4))
@@ -130,7 +138,7 @@ def test_rows_are_not_scaled_where_another_step_reads_them():
 def test_a_ball_of_the_2_norm_is_less_than_its_box():
     model = relu_network(np.ones((1, 4)))
     region = Region(centre=torch.zeros(4), radius=1.0, norm=2)
-    low, high = propagate(graph.read(model, (4,)), region)[-1]
+    low, high = propagate(reading.read(model, (4,)), region)[-1]
     assert 2 <= float(high) <= 2 + 1e-12
     assert -2 - 1e-12 <= float(low) <= -2
 

@@ -167,7 +167,7 @@ def test_gradient_alone_climbs_to_the_middle_of_a_sigmoid():
 
 def test_other_layers_are_searched_but_not_certified():
     model = nn.Sequential(
-        nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2), nn.GELU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3)
+        nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2), nn.Softsign(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3)
     )
     with torch.no_grad():
         for parameter in model.parameters():

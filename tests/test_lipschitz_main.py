@@ -105,7 +105,7 @@ def networks(monkeypatch):
     found.hinge = hinge
     found.dense = lambda: nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
     found.image = lambda: nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(27, 2))
-    found.strange = lambda: nn.Sequential(nn.Linear(4, 4), nn.Softplus())
+    found.strange = lambda: nn.Sequential(nn.Linear(4, 4), nn.Hardshrink())
     monkeypatch.setitem(sys.modules, "made_for_the_command", found)
     return "made_for_the_command"
 
@@ -179,7 +179,7 @@ def test_certify_decides(networks, tmp_path, capsys, threshold, status):
         (["bound", "dense"], "lipschitz: network must be MODULE:FUNCTION, got dense"),
         (
             ["bound", "made_for_the_command:strange", "--input-shape", "4"],
-            "lipschitz: layer '1' must be one that is known, got Softplus ",
+            "lipschitz: layer '1' (Hardshrink) must be one that is known, got hardshrink: it jumps",
         ),
         (
             ["bound", "made_for_the_command:dense", "--input-shape", "5"],

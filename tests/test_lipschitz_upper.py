@@ -40,7 +40,7 @@ def test_one_linear_layer_has_the_norm_of_its_matrix(norm):
     matrix = np.random.default_rng(0).standard_normal((4, 6))
     bound = upper_product(nn.Sequential(linear(matrix)), norm=norm)
     assert bound.value == pytest.approx(norms.bound_norm(matrix, norm=norm).upper, rel=1e-15)
-    assert upper_product(linear(matrix), norm=norm).factors[0][0] == "0"
+    assert upper_product(linear(matrix), norm=norm).factors[0][0] == "Linear"
     assert (bound.norm, bound.method, bound.is_certified) == (norm, "product", True)
     assert bound.relative_gap <= 1e-8
 
@@ -67,7 +67,7 @@ def test_row_sums_of_positive_networks_multiply_exactly():
 @given(strategies.small_networks(), st.sampled_from(NORMS))
 def test_the_factors_make_the_value_and_follow_lemma_d1(network, norm):
     bound = upper_product(network, norm=norm)
-    assert [name for name, _ in bound.factors] == [str(index) for index in range(len(network))]
+    assert [name.split(".")[0] for name, _ in bound.factors] == [str(index) for index in range(len(network))]
     assert bound.value == pytest.approx(math.prod(value for _, value in bound.factors), rel=1e-14)
     assert bound.value >= math.prod(value for _, value in bound.factors) * (1 - 1e-15)
     for layer, (_, value) in zip(network, bound.factors, strict=True):
@@ -103,7 +103,7 @@ def test_a_layer_that_stands_twice_counts_twice_and_keeps_both_names():
     layer, relu = linear([[3.0]]), nn.ReLU()
     model = nn.Sequential(layer, relu, nn.Sequential(layer, relu), nn.Flatten(), nn.Identity(), nn.Dropout().eval())
     bound = upper_product(model)
-    assert [name for name, _ in bound.factors] == ["0", "1", "0#2", "1#2", "3", "4", "5"]
+    assert [name for name, _ in bound.factors] == ["0", "1", "0#2", "1#2"]
     assert 9 <= bound.value <= 9 * (1 + 1e-7)
 
 
@@ -149,17 +149,11 @@ class Steeper(nn.ReLU):
         return 10 * x
 
 
-def with_hook(layer):
-    layer.register_forward_hook(lambda module, inputs, output: 10 * output)
-    return layer
-
-
 @pytest.mark.parametrize(
     "layer, message",
     [
-        (nn.Softmax(dim=1), r"^layer '1' must be one that is known, got Softmax"),
-        (with_hook(nn.ReLU()), r"^layer '1' must have no hooks or parametrizations, got ReLU$"),
-        (nn.Dropout(), r"^layer '1' must be in evaluation mode, got a Dropout in training mode$"),
+        (nn.Hardshrink(), r"^layer '1' \(Hardshrink\) must be one that is known, got hardshrink: it jumps$"),
+        (nn.Dropout(), r"^layer '1' \(Dropout\) must be in evaluation mode \(call .eval\(\)\), got bernoulli"),
         (linear([[1.0, math.nan], [0.0, 1.0]]), r"^layer '1': matrix must hold finite numbers, got nan$"),
     ],
 )
@@ -194,12 +188,12 @@ def test_residual_blocks_add_and_branches_combine(norm):
     truth = {1: 2 * (3 + 2 + 1), 2: 2 * math.sqrt(9 + 4 + 1), math.inf: 2 * 3}[norm]
     bound = upper_product(branches, norm=norm)
     assert truth <= bound.value <= truth * (1 + 1e-7)
-    assert [name for name, _ in bound.factors] == ["blocks.0", "blocks.1", "blocks.2", "mul", "add"]
+    assert [name.split(" ")[0] for name, _ in bound.factors] == ["blocks.0", "blocks.1", "mul", "add"]
 
 
 @pytest.mark.parametrize("slope, truth", [(0.1, 1), (-3.0, 3), (2.5, 2.5)])
 def test_leaky_functions_have_their_larger_slope(slope, truth):
-    assert dict(upper_product(nn.LeakyReLU(slope), (2,)).factors) == {"0": truth}
+    assert dict(upper_product(nn.LeakyReLU(slope), (2,)).factors) == {"LeakyReLU": truth}
 
 
 def test_a_tensor_added_to_itself_doubles():
@@ -315,7 +309,7 @@ def test_the_bound_is_not_below_exact_constants(seed, norm):
 
 
 def test_complex_weights_are_refused():
-    with pytest.raises(TypeError, match=r"^layer '0' must have real floating-point weights, got torch.complex64$"):
+    with pytest.raises(TypeError, match=r"^weights must be real floating-point numbers, got '0.weight' of"):
         upper_product(nn.Sequential(nn.Linear(2, 2, dtype=torch.complex64)))
 
 
