@@ -33,6 +33,7 @@ from lipschitz.fully_connected import Sin
 
 _MOST_NUMBERS = 2**26  # of the maps of one step: 512 MB
 _OUTWARD = 1.0 + 2.0**-20  # covers the rounding of the sums that make an error, of a million numbers and more
+_UNDERFLOW = 2.0**-1000  # of one number
 _SOURCES = ("relu", "leaky_relu", "smooth", "max_pool")
 
 
@@ -167,7 +168,8 @@ def _identity(step: graph.Step) -> _Map:
 
 def _scale(part: _Map, number: float, norm: float) -> _Map:
     columns = part.columns * number
-    return _Map(columns=columns, error=_OUTWARD * (abs(number) * part.error + norms.gamma(1) * _size(columns, norm)))
+    rounding = norms.gamma(1) * _size(columns, norm) + _UNDERFLOW * columns.numel()
+    return _Map(columns=columns, error=_OUTWARD * (abs(number) * part.error + rounding))
 
 
 def _add(read: Sequence[Mapping[int, _Map]]) -> dict[int, _Map]:
@@ -206,7 +208,7 @@ def _apply(step: graph.Step, part: _Map, shape: Sequence[int], norm: float) -> _
         columns = factors.multiply(step, part.columns, weight)
         sizes = weight.abs().reshape(*weight.shape[:2], -1)
         sums = {1: float(sizes.sum(dim=(0, 2)).max()), math.inf: float(sizes.sum(dim=(1, 2)).max())}
-        size = sums[norm] if norm in sums else math.sqrt(sums[1] * sums[math.inf])
+        size = sums[norm] if norm in sums else math.sqrt(sums[1]) * math.sqrt(sums[math.inf])
         rounding = norms.gamma(weight[0].numel())
     elif step.kind == "average_pool":
         columns = graph.apply(step, [part.columns])
@@ -216,15 +218,14 @@ def _apply(step: graph.Step, part: _Map, shape: Sequence[int], norm: float) -> _
         layer: Any = step.layer
         scale = graph.batch_norm(layer, part.columns)[0]
         columns = part.columns * scale.reshape(1, -1, *(1,) * (part.columns.ndim - 2))
-        size, rounding = float(factors.upper_scale(step).max()), norms.gamma(16)
+        size, rounding = float(factors.upper_scale(step).max()) + _UNDERFLOW, norms.gamma(16)
     elif step.kind == "scale":
         return _scale(part, step.constant, norm)
     elif step.kind in ("shift", "identity"):
         return part
     else:  # reshape, pick
         return _Map(columns=graph.apply(step, [part.columns]), error=part.error)
-    # What underflows is below 2^-1000 for each of the numbers.
-    rounding = size * (part.error + rounding * _size(part.columns, norm)) + 2.0**-1000 * columns.numel()
+    rounding = size * (part.error + rounding * _size(part.columns, norm)) + _UNDERFLOW * columns.numel()
     return _Map(columns=columns, error=_OUTWARD * rounding)
 
 
@@ -232,5 +233,5 @@ def _size(columns: torch.Tensor, norm: float) -> float:
     """Return the Frobenius norm of a map for p = 2, else its p-norm."""
     sizes = columns.flatten(1).abs()
     if norm == 2:
-        return float(torch.linalg.vector_norm(sizes))
+        return float(norms.upper_length(sizes.flatten()))
     return float(sizes.sum(dim=1 if norm == 1 else 0).max())
