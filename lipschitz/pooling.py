@@ -167,11 +167,11 @@ def check_windows(model: nn.Module, inputs: torch.Tensor) -> None:
 
     It makes -inf of such a window, and its gradient is written outside of memory, which may end the process.
     """
-    with _Watch():
+    with _Watch():  # type: ignore[no-untyped-call]
         model(inputs)
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Looks at what every max pooling returns, in a module or called as a function."""
 
     def __torch_dispatch__(
