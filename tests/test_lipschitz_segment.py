@@ -521,23 +521,23 @@ def wide_loss(outputs, target):
         return largest + mpmath.log(sum(mpmath.exp(z - largest) for z in logits)) - logits[target]
 
 
-def test_a_small_neuron_beside_a_large_one_that_later_layers_blow_up():
-    # Weights of 2^-565, 2^283 and 2^285: the loss reaches 8.0003, by a bend so small that its square is 0.
-    model = nn.Sequential(
-        *(nn.Linear(n, m, dtype=torch.float64) for n, m in ((1, 2), (2, 1), (1, 2))),
-    )
-    model = nn.Sequential(model[0], nn.ReLU(), model[1], nn.ReLU(), model[2]).eval()
+def test_small_neurons_beside_a_large_one_that_later_layers_blow_up():
+    # Logits 0 and 8 - 8 |x|, by weights of 2^-565, 2^283 and 2^285 beside a neuron of size 1: the bends at 0 are so small
+    # that their squares are 0. The loss is log(2) at both ends and 8.0003 between them.
+    first, second, third = (nn.Linear(n, m, dtype=torch.float64) for n, m in ((1, 3), (3, 1), (1, 2)))
+    model = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), third).eval()
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
-        model[0].weight.copy_(torch.tensor([[2.0**-565], [1.0]], dtype=torch.float64))
-        model[2].weight.copy_(torch.tensor([[2.0**283, 0.0]], dtype=torch.float64))
-        model[4].weight.copy_(torch.tensor([[0.0], [2.0**285]], dtype=torch.float64))
-    found = segment.maximise_segment(model, [-1.0], [1.0], 0)
+        first.weight.copy_(torch.tensor([[2.0**-565], [-(2.0**-565)], [0.0]], dtype=torch.float64))
+        first.bias.copy_(torch.tensor([0.0, 0.0, 1.0]))
+        second.weight.copy_(torch.tensor([[2.0**283, 2.0**283, 0.0]], dtype=torch.float64))
+        second.bias.zero_()
+        third.weight.copy_(torch.tensor([[0.0], [-(2.0**285)]], dtype=torch.float64))
+        third.bias.copy_(torch.tensor([0.0, 8.0]))
     truth = wide_loss([Fraction(0), Fraction(8)], 0)
-    assert found.upper_loss >= truth
-    for threshold in (0.69315, 5.0, 8.0):
-        assert segment.certify_segment(model, [-1.0], [1.0], 0, threshold).status != "certified"
+    assert segment.maximise_segment(model, [-1.0], [1.0], 0).upper_loss >= truth
+    assert segment.maximise_segment(model, [-1.0], [1.3], 0).upper_loss >= truth  # where no point of the search is at 0
+    for b, threshold in itertools.product((1.0, 1.3), (0.69315, 5.0, 8.0)):
+        assert segment.certify_segment(model, [-1.0], [b], 0, threshold).status != "certified"
 
 
 @given(strategies.networks_of_any_scale(n_outputs=2), st.data())

@@ -375,6 +375,16 @@ def test_a_scale_that_underflows_on_the_way_is_counted(name):
 
 
 @pytest.mark.parametrize("name", ["product", "rescaled", "liplt", "absolute"])
+@pytest.mark.parametrize("kind", [nn.MaxPool2d, nn.AvgPool2d])
+def test_settings_of_poolings_may_be_lists(name, kind):
+    values = [
+        METHODS[name](nn.Sequential(kind(form([3, 2]), form([2, 1]), form([1, 1]))), (1, 4, 4), norm).value
+        for form, norm in itertools.product((list, tuple), NORMS)
+    ]
+    assert values[:3] == values[3:]
+
+
+@pytest.mark.parametrize("name", ["product", "rescaled", "liplt", "absolute"])
 def test_a_batch_norm_that_overflows_with_its_layer_makes_infinity(name):
     model = nn.Sequential(linear(1e200 * np.eye(2)), nn.BatchNorm1d(2, dtype=torch.float64)).eval()
     model[1].weight.data.fill_(1e200)
