@@ -521,23 +521,18 @@ def wide_loss(outputs, target):
         return largest + mpmath.log(sum(mpmath.exp(z - largest) for z in logits)) - logits[target]
 
 
-def test_small_neurons_beside_a_large_one_that_later_layers_blow_up():
-    # Logits 0 and 8 - 8 |x|, by weights of 2^-565, 2^283 and 2^285 beside a neuron of size 1: the bends at 0 are so small
-    # that their squares are 0. The loss is log(2) at both ends and 8.0003 between them.
-    first, second, third = (nn.Linear(n, m, dtype=torch.float64) for n, m in ((1, 3), (3, 1), (1, 2)))
+def test_rounding_of_weights_whose_squares_underflow_is_counted():
+    # 2^54 + 1 - 2^54 is computed as 0 and is 1. By weights of 2^-565, 2^283 and 2^285 that makes logits 0 and 8.
+    first, second, third = (nn.Linear(n, m, bias=False, dtype=torch.float64) for n, m in ((3, 1), (1, 1), (1, 2)))
     model = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), third).eval()
     with torch.no_grad():
-        first.weight.copy_(torch.tensor([[2.0**-565], [-(2.0**-565)], [0.0]], dtype=torch.float64))
-        first.bias.copy_(torch.tensor([0.0, 0.0, 1.0]))
-        second.weight.copy_(torch.tensor([[2.0**283, 2.0**283, 0.0]], dtype=torch.float64))
-        second.bias.zero_()
-        third.weight.copy_(torch.tensor([[0.0], [-(2.0**285)]], dtype=torch.float64))
-        third.bias.copy_(torch.tensor([0.0, 8.0]))
-    truth = wide_loss([Fraction(0), Fraction(8)], 0)
-    assert segment.maximise_segment(model, [-1.0], [1.0], 0).upper_loss >= truth
-    assert segment.maximise_segment(model, [-1.0], [1.3], 0).upper_loss >= truth  # where no point of the search is at 0
-    for b, threshold in itertools.product((1.0, 1.3), (0.69315, 5.0, 8.0)):
-        assert segment.certify_segment(model, [-1.0], [b], 0, threshold).status != "certified"
+        first.weight.fill_(2.0**-565)
+        second.weight.fill_(2.0**283)
+        third.weight.copy_(torch.tensor([[0.0], [2.0**285]], dtype=torch.float64))
+    a, b = [2.0**54, 1.0, -(2.0**54)], [2.0**54, 0.75, -(2.0**54)]
+    assert segment.maximise_segment(model, a, b, 0).upper_loss >= wide_loss([Fraction(0), Fraction(8)], 0)
+    for threshold in (0.69315, 5.0, 8.0):
+        assert segment.certify_segment(model, a, b, 0, threshold).status != "certified"
 
 
 @given(strategies.networks_of_any_scale(n_outputs=2), st.data())
