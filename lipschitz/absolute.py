@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from lipschitz import factors, graph, norms, reading, upper
+from lipschitz import factors, graph, norms, pooling, reading, upper
 
 _N_ITERATIONS = 20
 _MOVES = ("shift", "reshape", "concatenate", "input")  # nothing is rounded
@@ -84,6 +84,9 @@ def bound_absolute(steps: Sequence[graph.Step], slopes: Mapping[int, torch.Tenso
     maps = {place: _absolute(step) for place, step in enumerate(steps) if step.kind in ("linear", "convolution")}
     maps |= {place: factors.upper_scale(step) for place, step in enumerate(steps) if step.kind == "batch_norm"}
     maps |= dict(slopes)
+    for step in steps:
+        if step.kind == "max_pool":  # refuses windows in the padding alone
+            pooling.bound_max_pool(cast("nn.MaxPool2d", step.layer), steps[step.inputs[0]].shape, norm=norm)
     ones = torch.ones(1, *steps[0].shape, dtype=torch.float64)
     if norm == math.inf:
         value = float(_forward(steps, maps, ones, is_sum=False).max())
@@ -193,8 +196,7 @@ def _sum_pool(step: graph.Step, first: torch.Tensor) -> torch.Tensor:
     """Return the sums of a max pooling's windows."""
     layer: Any = step.layer
     size, stride, padding, dilation = (
-        (value, value) if isinstance(value, int) else tuple(value)
-        for value in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+        pooling.per_axis(value) for value in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
     )
     # Zeros around, as many as the last window of each axis reaches over; fewer where it does not reach the end.
     after = [
@@ -220,7 +222,7 @@ def _n_terms(step: graph.Step) -> int:
     if step.kind in ("max_pool", "average_pool"):
         layer: Any = step.layer
         size = getattr(layer, "kernel_size", None)
-        return 10**6 if size is None else math.prod((size, size) if isinstance(size, int) else size) + 4
+        return 10**6 if size is None else math.prod(pooling.per_axis(size)) + 4
     return 4
 
 

@@ -6,6 +6,7 @@ changes by a slope in [low, high] times the change of its input.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,9 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from lipschitz import factors, graph, norms, reading
+from lipschitz import factors, graph, reading
 
 _UNIT_ROUNDOFF = 2.0**-53
+_TINY = 2.0**-1074
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,14 +54,14 @@ def read(model: nn.Module, input_shape: Sequence[int]) -> Chain:
             if weights:
                 slopes.append((low, high))
             else:
-                factor = norms.round_up(factor * float(np.maximum(-low, high).max()))
+                factor = factors.multiply_up(factor, float(np.maximum(-low, high).max()))
             weights.append(weight.to(torch.float64).numpy())
             low = high = np.ones(len(weight))
         elif step.kind not in ("input", "reshape", "shift"):
             low, high = _multiply(low, high, *_slopes(step))
     if not weights:
         raise ValueError("model must have a Linear layer, got none")
-    factor = norms.round_up(factor * float(np.maximum(-low, high).max()))
+    factor = factors.multiply_up(factor, float(np.maximum(-low, high).max()))
     return Chain(weights=weights, slopes=slopes, factor=factor)
 
 
@@ -100,7 +102,10 @@ def _slopes(step: graph.Step) -> tuple[np.ndarray, np.ndarray]:
     if step.kind == "batch_norm" and len(step.shape) == 1:
         layer: Any = step.layer
         scale = graph.batch_norm(layer, torch.zeros(1, dtype=torch.float64))[0].cpu().numpy()
+        if not np.isfinite(scale).all():
+            raise ValueError(f"layer {step.name!r} must have finite scales, got {scale[~np.isfinite(scale)][0]}")
         margin = 8.0 * _UNIT_ROUNDOFF * np.abs(scale)  # a sum, a root, two quotients or products, this line
+        margin = margin + (_TINY if layer.weight is None else _TINY * (layer.weight.detach().cpu().numpy() != 0.0))
         return scale - margin, scale + margin
     raise ValueError(f"step {step.name!r} must be Linear or pointwise for LipSDP, got {step.kind}")
 
@@ -109,6 +114,12 @@ def _multiply(
     low: np.ndarray, high: np.ndarray, other_low: np.ndarray, other_high: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the ends of the products of two intervals of slopes, rounded outward."""
-    corners = np.stack(np.broadcast_arrays(low * other_low, low * other_high, high * other_low, high * other_high))
-    least, most = corners.min(axis=0), corners.max(axis=0)
-    return least - 4.0 * _UNIT_ROUNDOFF * np.abs(least), most + 4.0 * _UNIT_ROUNDOFF * np.abs(most)
+    ends = []
+    for first, second in itertools.product((low, high), (other_low, other_high)):
+        is_zero = (first == 0.0) | (second == 0.0)  # exactly, whatever the other; any other product may underflow
+        with np.errstate(over="ignore", invalid="ignore"):
+            product = np.where(is_zero, 0.0, first * second)
+        margin = 4.0 * _UNIT_ROUNDOFF * np.where(np.isfinite(product), np.abs(product), 0.0)
+        margin = margin + np.where(is_zero, 0.0, _TINY)
+        ends.append((product - margin, product + margin))
+    return np.min([end[0] for end in ends], axis=0), np.max([end[1] for end in ends], axis=0)

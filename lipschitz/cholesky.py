@@ -15,9 +15,11 @@ Rump, Verification of positive definiteness, BIT 46 (2006) 433-452, doi:10.1007/
 
 from __future__ import annotations
 
+import math
+
 import torch
 
-from lipschitz.norms import gamma
+from lipschitz.norms import gamma, round_up
 
 
 def upper_eigenvalue(matrices: torch.Tensor, value: float) -> float | None:
@@ -28,7 +30,7 @@ def upper_eigenvalue(matrices: torch.Tensor, value: float) -> float | None:
     matrices : torch.Tensor of float64 or complex128, shape (n_matrices, n, n)
         Hermitian; the lower triangles are read.
     value : float
-        Where the eigenvalues are thought to end; of a size that neither overflows nor underflows when squared.
+        Where the eigenvalues are thought to end; positive.
 
     Examples
     --------
@@ -36,11 +38,13 @@ def upper_eigenvalue(matrices: torch.Tensor, value: float) -> float | None:
     True
     """
     n = matrices.shape[-1]
-    shifted = -matrices
-    shifted.diagonal(dim1=-2, dim2=-1).add_(value)
+    size = 2.0 ** max(-1000, min(1000, math.frexp(value)[1]))  # divided out, exactly, before anything is squared
+    shifted = -matrices / size
+    shifted.diagonal(dim1=-2, dim2=-1).add_(value / size)
     largest = float(shifted.diagonal(dim1=-2, dim2=-1).real.abs().max())
     factors, failures = torch.linalg.cholesky_ex(shifted)
     if bool((failures != 0).any()):
         return None
     square = float(torch.linalg.matrix_norm(factors).square().max()) * (1.0 + gamma(2 * n * n + 8))
-    return (value + 2.0 * gamma(4 * n + 16) * square + gamma(2) * largest) * (1.0 + 1e-15)
+    above = 2.0 * gamma(4 * n + 16) * square + gamma(2) * largest
+    return (value + round_up(above * size)) * (1.0 + 1e-15)

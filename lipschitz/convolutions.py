@@ -9,7 +9,8 @@ the border as it is. For the norms 1 and inf that is a largest absolute sum. For
 - *Torus*. The map is a compression of a convolution on every torus that is large enough for no tap to reach round it,
   also of one twisted by a phase, on which Fourier waves make it block diagonal, a stride being a convolution of
   s_h s_w channels for each one. One factorisation a frequency shows that the tolerance is met, or that it is not.
-- *Chebyshev*: :mod:`lipschitz.krylov`, with a stated probability of failure.
+- *Chebyshev*: :mod:`lipschitz.krylov`, with a stated probability of failure, against chance and not against an
+  adversary, as its seed is fixed.
 
 From below, the stretch of one vector.
 
@@ -32,7 +33,7 @@ from torch.nn import functional
 
 from lipschitz import krylov
 from lipschitz.cholesky import upper_eigenvalue
-from lipschitz.norms import NormBound, check_norm, gamma
+from lipschitz.norms import NormBound, check_norm, gamma, restore
 
 _N_GRAM_NUMBERS = 2**25  # of the Gram matrices, at most: 256 MB
 _COARSE = 0.05  # tolerance from which a torus is likely to do, in a hundredth of the time
@@ -124,7 +125,8 @@ def bound_norm(
     -------
     NormBound
         In the unit of the weights. ``method`` is ``"absolute sums"``, ``"cholesky"``, ``"torus"`` or ``"chebyshev"``;
-        the last one draws random vectors, and its ``failure_probability`` is 1e-15.
+        the last one draws random vectors, and its ``failure_probability`` is 1e-15, against chance, not against an
+        adversary who knows their fixed seed. ``upper`` is infinite if it passes the range of float64.
 
     Raises
     ------
@@ -159,12 +161,7 @@ def bound_norm(
         failure_probability = krylov.FAILURE_PROBABILITY if method == "chebyshev" else 0.0
     else:
         (lower, upper), method = _bound_sums(convolution, norm), "absolute sums"
-    if upper > 0.0:
-        try:
-            lower, upper = math.ldexp(lower, exponent), math.ldexp(upper, exponent)
-        except OverflowError:
-            raise ValueError("weight must have a norm below 1.8e308, the largest float64") from None
-        lower, upper = math.nextafter(lower, 0.0), math.nextafter(upper, math.inf)
+    lower, upper = restore(lower, upper, exponent)
     return NormBound(
         upper=upper,
         lower=lower,

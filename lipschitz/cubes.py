@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 from lipschitz import norms
 
@@ -102,6 +103,7 @@ def cut_cubes(upper: float, *, dimension: int, delta: float, delta_prime: float,
     True
     """
     norms.check_norm(norm)
+    upper, delta, delta_prime = float(upper), float(delta), float(delta_prime)  # float32 would draw all into float32
     if not (upper > 0.0 and math.isfinite(upper)):
         raise ValueError(f"upper must be positive and finite, got {upper}")
     if dimension < 1:
@@ -109,15 +111,24 @@ def cut_cubes(upper: float, *, dimension: int, delta: float, delta_prime: float,
     check_deltas(delta, delta_prime)
     epsilon = _down(_down(delta - delta_prime) / upper)  # Eq. 14
     upper_range = math.nextafter(delta - delta_prime, math.inf)
-    corners = {1: float(dimension), 2: math.nextafter(math.sqrt(dimension), math.inf), math.inf: 1.0}[norm]
+    corners = {
+        1: math.nextafter(float(dimension), math.inf) if dimension > 2**53 else float(dimension),
+        2: math.nextafter(math.sqrt(dimension), math.inf),
+        math.inf: 1.0,
+    }[norm]
+    side = _down(epsilon / corners)
+    if not side > 0.0:
+        raise ValueError(f"upper must leave the cubes a side that float64 holds, got {upper}")
     return Cubes(
-        side=_down(epsilon / corners),
+        side=side,
         epsilon=epsilon,
         norm=norm,
         dimension=dimension,
         upper_range=upper_range,
         is_labelled=delta_prime >= delta / 2.0,
-        lower_shared_difference=max(0.0, _down(delta / 2.0 - 2.0 * upper_range)),
+        lower_shared_difference=max(
+            0.0, _rounded(Fraction(delta) / 2 - 2 * (Fraction(delta) - Fraction(delta_prime)), -1)
+        ),
     )
 
 
@@ -136,17 +147,18 @@ def delta_prime_that_shares(delta: float, difference: float) -> float:
     Returns
     -------
     float
-        In [3 delta / 4, delta).
+        In [3 delta / 4, delta], rounded up.
 
     Raises
     ------
     ValueError
         If a number is out of range.
     """
+    delta, difference = float(delta), float(difference)
     check_delta(delta)
     if not 0.0 <= difference < delta / 2.0:
         raise ValueError(f"difference must lie in [0, delta / 2) = [0, {delta / 2.0:g}), got {difference}")
-    return 0.75 * delta + 0.5 * difference
+    return _rounded(Fraction(3, 4) * Fraction(delta) + Fraction(difference) / 2, 1)
 
 
 def check_delta(delta: float) -> None:
@@ -162,6 +174,12 @@ def check_deltas(delta: float, delta_prime: float) -> None:
     check_delta(delta)
     if not 0.0 < delta_prime < delta:
         raise ValueError(f"delta_prime must lie in (0, delta) = (0, {delta:g}), got {delta_prime}")
+
+
+def _rounded(exact: Fraction, direction: int) -> float:
+    """Return the float64 nearest to a number that is not below it, for direction 1, or not above it, for -1."""
+    value = float(exact)
+    return value if (Fraction(value) - exact) * direction >= 0 else math.nextafter(value, direction * math.inf)
 
 
 def _down(value: float) -> float:

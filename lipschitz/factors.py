@@ -257,6 +257,8 @@ def _bound_weighted(
 ) -> norms.NormBound:
     weight = multiply_channels(step, weights_of(step), rows, columns)
     layer: Any = step.layer
+    if not bool(weight.isfinite().all()) and bool(weights_of(step).isfinite().all()):  # the weighted ones are too large
+        return norms.NormBound(upper=math.inf, lower=0.0, norm=norm, method="overflow", is_certified=True)
     try:
         if step.kind == "linear":
             bound = norms.bound_norm(weight.numpy(), norm=norm, tolerance=tolerance)
@@ -277,7 +279,7 @@ def _bound_weighted(
         return bound
     sizes = weight.abs().flatten(2) if weight.ndim > 2 else weight.abs().unsqueeze(2)
     # At most twice too small after its own roundings, and gamma_8 is more than twice gamma_3.
-    schur = math.sqrt(float(sizes.sum(dim=(1, 2)).max()) * float(sizes.sum(dim=(0, 2)).max()))
+    schur = math.sqrt(float(sizes.sum(dim=(1, 2)).max())) * math.sqrt(float(sizes.sum(dim=(0, 2)).max()))
     rounding = math.nextafter(norms.gamma(8) * schur + weight.numel() * 2.0**-1073, math.inf)
     return dataclasses.replace(
         bound, upper=add_up(bound.upper, rounding), lower=max(0.0, bound.lower * (1.0 - 2.0**-48) - rounding)

@@ -29,11 +29,19 @@ class Region:
     Parameters
     ----------
     centre : Tensor, shape of one input
-        Finite, on any device.
+        Finite floating-point numbers, on any device; what is stored is taken exactly.
     radius : float or Tensor of the shape of the centre
-        At least 0; in the unit of the inputs. One number an entry makes a box, for the norm inf only.
+        At least 0; in the unit of the inputs; a Python number as the float64 that it is. One number an entry makes a
+        box, for the norm inf only.
     norm : {2, inf}
         Of the ball.
+
+    Raises
+    ------
+    TypeError
+        If the centre does not hold real floating-point numbers, or the radius no real numbers.
+    ValueError
+        If a number is out of range, or the radius has another shape.
     """
 
     centre: torch.Tensor
@@ -43,9 +51,12 @@ class Region:
     def __post_init__(self) -> None:
         if self.norm not in (2, math.inf):
             raise ValueError(f"norm of a region must be 2 or inf, got {self.norm}")
+        _check_numbers("centre", self.centre)
         if not bool(torch.isfinite(self.centre).all()):
             raise ValueError("centre must hold finite numbers")
-        radius = torch.as_tensor(self.radius)
+        if isinstance(self.radius, torch.Tensor):
+            _check_numbers("radius", self.radius)
+        radius = radii(self)
         if radius.ndim > 0 and (self.norm == 2 or radius.shape != self.centre.shape):
             raise ValueError(
                 f"radius must be one number, or of the centre's shape for a box, got shape {tuple(radius.shape)}"
@@ -54,17 +65,38 @@ class Region:
             raise ValueError("radius must be finite and at least 0")
 
 
+def radii(region: Region) -> torch.Tensor:
+    """Return the radius of a region, exactly: one number or one an entry, in float64 on the CPU."""
+    if isinstance(region.radius, torch.Tensor):
+        return region.radius.detach().cpu().to(torch.float64)
+    # not as_tensor alone, which would round to the default dtype, float32
+    return torch.as_tensor(region.radius, dtype=torch.float64)
+
+
+def _check_numbers(name: str, tensor: torch.Tensor) -> None:
+    if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+        raise TypeError(
+            f"{name} must be a tensor of floating-point numbers, got {getattr(tensor, 'dtype', type(tensor).__name__)}"
+        )
+
+
 def box(lower: torch.Tensor, upper: torch.Tensor) -> Region:
     """Return the least region in centre and radius that holds the box between two corners.
 
     Raises
     ------
+    TypeError
+        If a corner does not hold real floating-point numbers.
     ValueError
         If the corners differ in shape, are not finite, or the lower one is above the upper one somewhere.
     """
+    _check_numbers("lower", lower)
+    _check_numbers("upper", upper)
     if lower.shape != upper.shape or not bool((lower <= upper).all()):
         raise ValueError("lower must be at most upper, entry by entry, and of its shape")
     low, high = lower.detach().cpu().to(torch.float64), upper.detach().cpu().to(torch.float64)
+    if not bool((low.isfinite() & high.isfinite()).all()):
+        raise ValueError("lower and upper must hold finite numbers")
     centre, radius = _centre(low, high)
     is_fixed = low == high
     return Region(
@@ -78,14 +110,13 @@ def propagate(steps: Sequence[graph.Step], region: Region) -> list[Interval]:
     for step in steps:
         if step.kind == "input":
             centre = region.centre.detach().cpu().to(torch.float64).unsqueeze(0)
-            radius = torch.as_tensor(region.radius).detach().cpu().to(torch.float64).expand(centre.shape[1:])
-            found.append(_outward(centre - radius, centre + radius))
+            found.append(_outward(centre - radii(region), centre + radii(region)))
             continue
         read = [found[source] for source in step.inputs]
         ends = _apply(step, read)
         if region.norm == 2 and step.kind in ("linear", "convolution") and _reads_input(steps, step):
-            ends = _intersect(ends, _by_rows(step, region))
-        found.append(ends)
+            ends = _intersect(_known(ends), _known(_by_rows(step, region)))
+        found.append(_known(ends))
     return found
 
 
@@ -157,9 +188,13 @@ def _by_rows(step: graph.Step, region: Region) -> Interval:
     centre = region.centre.detach().cpu().to(torch.float64).unsqueeze(0)
     shape = centre.shape if step.kind == "convolution" else (1, *step.shape[:-1], weight.shape[1])
     low, high = _affine(step, centre.reshape(shape), centre.reshape(shape))
-    rows = factors.multiply(step, torch.ones(shape, dtype=torch.float64), weight**2).sqrt()
-    rows = rows * (1.0 + norms.gamma(weight[0].numel() + 8)) + 2.0**-500
-    return _widen(low, high, rows * float(region.radius))
+    # Each row is scaled by its largest entry before it is squared.
+    largest = weight.abs().flatten(1).amax(dim=1).clamp(min=2.0**-1000)
+    axes = (-1, *(1,) * (weight.ndim - 1))
+    shares = factors.multiply(step, torch.ones(shape, dtype=torch.float64), (weight / largest.reshape(axes)) ** 2)
+    rows = shares.sqrt() * (1.0 + norms.gamma(weight[0].numel() + 16)) + 2.0**-500  # and what underflows
+    rows = rows * (largest if step.kind == "linear" else largest.reshape(axes[:-1])) + 2.0**-1000
+    return _widen(low, high, rows * float(radii(region)))
 
 
 def _batch_norm(step: graph.Step, low: torch.Tensor, high: torch.Tensor) -> Interval:
@@ -171,8 +206,9 @@ def _batch_norm(step: graph.Step, low: torch.Tensor, high: torch.Tensor) -> Inte
     bias = 0.0 if layer.bias is None else layer.bias.detach().to(low).reshape(axes).abs()
     sizes = (centre.abs() + mean.abs()) * scale.abs() + bias
     middle = centre * scale + shift
-    # Scale and shift are a few roundings of their own.
-    return _widen(middle, middle, radius * scale.abs() * (1.0 + norms.gamma(16)) + norms.gamma(16) * sizes)
+    # Scale and shift are a few roundings of their own; the scale may underflow.
+    margin = norms.gamma(16) * sizes + 2.0**-1070 * (centre.abs() + mean.abs() + radius)
+    return _widen(middle, middle, radius * scale.abs() * (1.0 + norms.gamma(16)) + margin)
 
 
 def _softmax(step: graph.Step, low: torch.Tensor, high: torch.Tensor) -> Interval:
@@ -229,6 +265,13 @@ def _extremes(first: torch.Tensor, second: torch.Tensor) -> Interval:
 
 def _intersect(first: Interval, second: Interval) -> Interval:
     return torch.maximum(first[0], second[0]), torch.minimum(first[1], second[1])
+
+
+def _known(ends: Interval) -> Interval:
+    """Return an interval with what left the range of float64, or is no number, as an end at infinity."""
+    low, high = ends
+    infinity = torch.full_like(low, math.inf)
+    return torch.where(low < math.inf, low, -infinity), torch.where(high > -math.inf, high, infinity)
 
 
 def _widen(low: torch.Tensor, high: torch.Tensor, margin: torch.Tensor) -> Interval:

@@ -12,7 +12,8 @@ the volume of a ball times the largest density. Unless that happens, every polyn
 |p(sigma^2)| t <= ||p(A^T A) B||_F, for the right-hand side holds the component along v among others. With the Chebyshev
 polynomial T_k of [0, c], c just below sigma^2, the right-hand side stays near sqrt(n m / 2) while the left-hand one
 grows as cosh(k theta), sigma = sqrt(c) cosh(theta / 2): some 150 steps bring sigma down to 0.1 %. The probability is
-over the draw of B, whose seed is fixed.
+over the draw of B. As its seed is fixed, it holds against chance, for weights that do not depend on B, and not against
+an adversary, who may choose weights whose leading vector is orthogonal to B.
 
 Rounding. Let x = 2 sigma^2 / c - 1 >= 1, and let e_j be the error of the j-th step of the recurrence
 y_j = 2 (2 A^T A / c - 1) y_(j-1) - y_(j-2). The component of the computed y_k along v is that of B times T_k(x), plus

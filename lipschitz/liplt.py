@@ -32,6 +32,7 @@ from lipschitz import factors, graph, norms, reading, upper
 
 _MOST_NUMBERS = 2**26  # of the maps of one step: 512 MB
 _OUTWARD = 1.0 + 2.0**-20  # covers the rounding of the sums that make an error, of a million numbers and more
+_UNDERFLOW = 2.0**-1000  # of one number
 _SOURCES = (*graph.POINTWISE, *graph.GROUPED, "max_pool")
 
 
@@ -167,7 +168,7 @@ def _scale(part: _Map, numbers: torch.Tensor, norm: float) -> _Map:
     """Return a map times numbers, one or one a place; they may be rounded quotients."""
     columns = part.columns * numbers
     largest = float(numbers.abs().max())
-    rounding = norms.gamma(3) * _size(columns, norm) + 2.0**-1000 * columns.numel()
+    rounding = norms.gamma(3) * _size(columns, norm) + _UNDERFLOW * columns.numel()
     return _Map(columns=columns, error=_OUTWARD * (largest * part.error + rounding))
 
 
@@ -208,7 +209,7 @@ def _apply(step: graph.Step, part: _Map, shape: Sequence[int], norm: float) -> _
         columns = factors.multiply(step, part.columns, weight)
         sizes = weight.abs().reshape(*weight.shape[:2], -1)
         sums = {1: float(sizes.sum(dim=(0, 2)).max()), math.inf: float(sizes.sum(dim=(1, 2)).max())}
-        size = sums[norm] if norm in sums else math.sqrt(sums[1] * sums[math.inf])
+        size = sums[norm] if norm in sums else math.sqrt(sums[1]) * math.sqrt(sums[math.inf])
         rounding = norms.gamma(weight[0].numel())
     elif step.kind == "average_pool":
         columns = graph.apply(step, [part.columns])
@@ -218,7 +219,7 @@ def _apply(step: graph.Step, part: _Map, shape: Sequence[int], norm: float) -> _
         layer: Any = step.layer
         scale = graph.batch_norm(layer, part.columns)[0]
         columns = part.columns * scale.reshape(1, -1, *(1,) * (part.columns.ndim - 2))
-        size, rounding = float(factors.upper_scale(step).max()), norms.gamma(16)
+        size, rounding = float(factors.upper_scale(step).max()) + _UNDERFLOW, norms.gamma(16)
     elif step.kind == "scale":
         return _scale(part, graph.constant(step, part.columns), norm)
     elif step.kind == "shift":
@@ -226,8 +227,7 @@ def _apply(step: graph.Step, part: _Map, shape: Sequence[int], norm: float) -> _
     else:  # reshape, gather
         size = factors.bound_step(step, shape, norm=norm, tolerance=0.1).upper
         return _Map(columns=graph.apply(step, [part.columns]), error=size * part.error * _OUTWARD)
-    # What underflows is below 2^-1000 for each of the numbers.
-    rounding = size * (part.error + rounding * _size(part.columns, norm)) + 2.0**-1000 * columns.numel()
+    rounding = size * (part.error + rounding * _size(part.columns, norm)) + _UNDERFLOW * columns.numel()
     return _Map(columns=columns, error=_OUTWARD * rounding)
 
 
@@ -235,5 +235,5 @@ def _size(columns: torch.Tensor, norm: float) -> float:
     """Return the Frobenius norm of a map for p = 2, else its p-norm."""
     sizes = columns.reshape(len(columns), -1).abs()
     if norm == 2:
-        return float(torch.linalg.vector_norm(sizes))
+        return float(norms.upper_length(sizes.flatten()))
     return float(sizes.sum(dim=1 if norm == 1 else 0).max())

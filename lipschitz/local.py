@@ -119,7 +119,7 @@ def _moving(
     for place, step in enumerate(steps):
         read = [found[source] for source in step.inputs]
         if step.kind == "input":
-            moves = torch.as_tensor(region.radius).detach().cpu().expand(1, *step.shape) > 0.0
+            moves = intervals.radii(region).expand(1, *step.shape) > 0.0
         elif step.kind in ("linear", "convolution"):
             moves = torch.ones(1, *step.shape)
         elif place in slopes:

@@ -21,13 +21,14 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from lipschitz import derivatives, norms, stages
+from lipschitz import derivatives, norms, pooling, stages
 
 # Distances of the two points of a secant: long ones lose to curvature and kinks, short ones to rounding.
 _SEPARATIONS = tuple(10.0 ** (-exponent / 2.0) for exponent in range(15))
 # Lengths of a random jump: from within a linear region to across many.
 _SHORTEST_JUMP, _LONGEST_JUMP = 1e-2, 2e1
 _FIRST_RADIUS = 1.0
+_TINY = 2.0**-900  # slopes below are not looked for: there the relative rounding of float64 ends
 # Of the power method where there are many outputs: during the search, from the direction before, and at its end.
 _POWER_STEPS, _LAST_POWER_STEPS = 3, 60
 
@@ -105,14 +106,17 @@ def lower_gradient_ascent(
     ------
     ValueError
         If a number is out of range, the starts are not a batch of finite numbers, the outputs are not a batch of the
-        same length, or the network is not finite at any start.
+        same length, or the network is not finite at any start; if a max pooling has a window in its padding alone, of
+        which torch's gradient would write outside of memory.
+    TypeError
+        If weights are not real floating-point numbers.
 
     Notes
     -----
     A search gives no promise to find the steepest place: ``value`` may be far below the Lipschitz constant. Cost: a
     step is a forward pass and a backward pass for each number in an output (or, from 17 on, three pairs of passes of
-    the power method); even steps take two pairs more. The search runs in the model's own precision and on its device;
-    the secant does not.
+    the power method); even steps take two pairs more. The search runs in the model's own precision, or
+    float32 if that is wider, and on its device; the secant does not.
 
     Examples
     --------
@@ -128,8 +132,14 @@ def lower_gradient_ascent(
         raise ValueError(f"n_steps must be at least 0, got {n_steps}")
     if starts.ndim < 2 or starts.numel() == 0 or not bool(torch.isfinite(starts).all()):
         raise ValueError(f"starts must be a batch of finite numbers, got shape {tuple(starts.shape)}")
+    for name, parameter in model.named_parameters():
+        if not parameter.is_floating_point():
+            raise TypeError(f"weights must be real floating-point numbers, got {name!r} of {parameter.dtype}")
     own = copy.deepcopy(model).eval().requires_grad_(False)
+    if next(own.parameters(), starts).dtype in (torch.float16, torch.bfloat16):  # torch has no matrix norms of these
+        own, starts = own.to(torch.float32), starts.to(torch.float32)
     with torch.enable_grad(), torch.inference_mode(False):
+        pooling.check_windows(own, starts[:1].detach().to(next(own.parameters(), starts)))
         best, direction, start_value = _climb(own, starts.detach().clone(), norm, n_steps, generator)
         exact = own.to("cpu").to(torch.float64)
         secant = _best_secant(exact, best.to("cpu").to(torch.float64), direction.to("cpu").to(torch.float64), norm)
@@ -241,12 +251,15 @@ def _best_secant(model: nn.Module, point: torch.Tensor, direction: torch.Tensor,
 def _slope(points: torch.Tensor, values: torch.Tensor, error: float, norm: float) -> tuple[float, float]:
     """Return the slope between two points, as computed, and a bound of its rounding; 0 for coinciding points."""
     values = values.flatten(1)
-    rise = float(torch.linalg.vector_norm(values[1] - values[0], ord=norm))
-    run = float(torch.linalg.vector_norm((points[1] - points[0]).flatten(), ord=norm))
-    if run == 0.0 or not math.isfinite(rise + error):
+    rise, run = (_norm(pair[1] - pair[0], norm) for pair in (values, points.flatten(1)))
+    if not (run > _TINY and _TINY < rise / run < math.inf and math.isfinite(error)):
         return 0.0, 0.0
     if norm == 1:  # the 1-norm of an error is at most sqrt(length) times its 2-norm
         error *= math.sqrt(values.shape[1])
     # Both norms, the differences in them, and the division are rounded too.
     rounding = (error + norms.gamma(values.shape[1] + points[0].numel() + 16) * (rise + error)) / run
     return rise / run, rounding
+
+
+def _norm(vector: torch.Tensor, norm: float) -> float:
+    return float(norms.length(vector) if norm == 2 else torch.linalg.vector_norm(vector, ord=norm))

@@ -14,7 +14,8 @@ of |A| |B| is at most ||A||_F ||B||_F,
 
 and the square roots are taken of the right-hand side, each scalar operation rounded up. No perturbation theory and no
 convergence is assumed: the bound holds after every step. Matrices are rescaled by powers of two, which is exact; what
-underflows is below 2^-1022 against a largest entry of at least 1/2, less than the outward rounding of one scalar.
+underflows is below 2^-1022 against a largest entry of at least 1/2, less than the outward rounding of one scalar. All
+2-norms in bounds are those of :func:`length` and :func:`upper_length`, whose squares cannot leave the range of float64.
 
 References
 ----------
@@ -28,9 +29,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 
 _UNIT_ROUNDOFF = 2.0**-53
+_SMALL, _LARGE = 2.0**-400, 2.0**400  # between them, squares keep their precision
+_SHIFT = 2.0**600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +44,7 @@ class NormBound:
     Parameters
     ----------
     upper, lower : float
-        The norm lies in [lower, upper].
+        The norm lies in [lower, upper]; ``upper`` is infinite if it passes the range of float64.
     norm : float
         Which norm: 1, 2 or inf, on both sides of the map.
     method : str
@@ -48,8 +52,8 @@ class NormBound:
     is_certified : bool
         Whether both hold, rounding included: for certain, or but for ``failure_probability``.
     failure_probability : float
-        The probability, over the random numbers that the method draws from its fixed seed, that ``upper`` is too small;
-        0 for a method that draws none.
+        The probability, over the random numbers that the method draws, that ``upper`` is too small; 0 for a method that
+        draws none. As their seed is fixed, it holds against chance, not against an adversary who chooses the weights.
     """
 
     upper: float
@@ -61,7 +65,9 @@ class NormBound:
 
     @property
     def relative_gap(self) -> float:
-        """(upper - lower) / upper, 0 for a zero matrix."""
+        """(upper - lower) / upper, 0 for a zero matrix, 1 where ``upper`` is infinite."""
+        if math.isinf(self.upper):
+            return 1.0
         return (self.upper - self.lower) / self.upper if self.upper > 0.0 else 0.0
 
 
@@ -92,8 +98,8 @@ def bound_norm(matrix: ArrayLike, *, norm: float = 2, tolerance: float = 1e-8, m
     TypeError
         If the matrix does not hold floating-point numbers of at most 64 bits.
     ValueError
-        If the matrix is not two-dimensional, is empty, holds a number that is not finite, or has a norm beyond the
-        range of float64; if ``norm``, ``tolerance`` or ``max_squarings`` is out of range.
+        If the matrix is not two-dimensional, is empty or holds a number that is not finite; if ``norm``, ``tolerance``
+        or ``max_squarings`` is out of range.
 
     Notes
     -----
@@ -119,16 +125,23 @@ def bound_norm(matrix: ArrayLike, *, norm: float = 2, tolerance: float = 1e-8, m
         lower, upper = _bound_spectral(scaled if len(scaled) <= scaled.shape[1] else scaled.T, tolerance, max_squarings)
     else:
         lower, upper = _bound_sums(scaled, axis=0 if norm == 1 else 1)
-    try:
-        lower, upper = math.ldexp(lower, exponent), math.ldexp(upper, exponent)
-        if upper > 0.0:  # the shift is exact, except into the subnormal numbers
-            lower, upper = max(0.0, _down(lower)), round_up(upper)
-    except OverflowError:
-        upper = math.inf
-    if math.isinf(upper):
-        raise ValueError("matrix must have a norm below 1.8e308, the largest float64")
+    lower, upper = restore(lower, upper, exponent)
     method = "gram iteration" if norm == 2 else "absolute sums"
     return NormBound(upper=upper, lower=lower, norm=norm, method=method, is_certified=True)
+
+
+def restore(lower: float, upper: float, exponent: int) -> tuple[float, float]:
+    """Return bounds multiplied by a power of two, rounded outward: the upper one inf where float64 ends; zeros stay."""
+    if upper == 0.0:
+        return 0.0, 0.0
+    return max(0.0, _down(_shifted(lower, exponent))), round_up(_shifted(upper, exponent))
+
+
+def _shifted(value: float, exponent: int) -> float:
+    try:
+        return math.ldexp(value, exponent)
+    except OverflowError:
+        return math.inf
 
 
 def check_norm(norm: float) -> None:
@@ -199,6 +212,28 @@ def _bound_sums(matrix: np.ndarray, axis: int) -> tuple[float, float]:
     largest = float(np.abs(matrix).sum(axis=axis).max())
     margin = gamma(matrix.shape[axis] + 2)
     return _down(largest * (1.0 - margin)), round_up(largest * (1.0 + margin))
+
+
+def length(vectors: torch.Tensor, dim: int = -1) -> torch.Tensor:
+    """Return 2-norms along an axis of float64 numbers, scaled before they are squared.
+
+    Of n finite numbers, to a relative gamma(n + 4), and half a step where the norm is subnormal; inf or nan otherwise.
+    """
+    lengths: torch.Tensor = torch.linalg.vector_norm(vectors, dim=dim)
+    if bool(((lengths > _SMALL) & (lengths < _LARGE)).all()):
+        return lengths
+    largest = vectors.abs().amax(dim=dim, keepdim=True)
+    one = torch.ones_like(largest)
+    scale = torch.where(largest < _SMALL, _SHIFT * one, torch.where(largest > _LARGE, one / _SHIFT, one))
+    scaled: torch.Tensor = torch.linalg.vector_norm(vectors * scale, dim=dim) / scale.squeeze(dim)
+    return scaled
+
+
+def upper_length(vectors: torch.Tensor, dim: int = -1) -> torch.Tensor:
+    """Return the 2-norms along an axis of float64 numbers, rounded up: 0 for zeros alone, inf if one is not finite."""
+    lengths = length(vectors, dim) * (1.0 + gamma(vectors.shape[dim] + 8))
+    rounded = torch.nextafter(lengths, torch.full_like(lengths, math.inf))
+    return torch.where(lengths > 0.0, rounded, lengths).nan_to_num(nan=math.inf, posinf=math.inf)
 
 
 def round_up(value: float) -> float:

@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lipschitz import norms
 
@@ -39,7 +42,8 @@ def bound_max_pool(layer: nn.MaxPool2d, input_shape: Sequence[int], *, norm: flo
     Raises
     ------
     ValueError
-        If ``norm`` is something else; if the image is too small for one window.
+        If ``norm`` is something else; if the image is too small for one window; if a window lies in the padding alone,
+        as a dilated one may: torch makes it -inf.
 
     Examples
     --------
@@ -49,9 +53,15 @@ def bound_max_pool(layer: nn.MaxPool2d, input_shape: Sequence[int], *, norm: flo
     norms.check_norm(norm)
     largest = 1
     for axis in (0, 1):
-        windows = _windows(layer, input_shape, axis, _per_axis(layer.dilation)[axis])
+        windows = _windows(layer, input_shape, axis, per_axis(layer.dilation)[axis])
         n_inputs = input_shape[axis - 2]
         inside = [position for window in windows for position in window if 0 <= position < n_inputs]
+        for window in windows:
+            if not any(0 <= position < n_inputs for position in window):
+                raise ValueError(
+                    f"max pooling must have no window in its padding alone, got kernel_size {layer.kernel_size}, "
+                    f"padding {layer.padding} and dilation {layer.dilation} on an input of shape {tuple(input_shape)}"
+                )
         largest *= int(np.bincount(inside, minlength=1).max())
     if norm == 2 and math.isqrt(largest) ** 2 != largest:
         root = math.sqrt(largest)
@@ -108,7 +118,7 @@ def bound_average_pool(
 
 def _average(layer: nn.AvgPool2d, input_shape: Sequence[int], axis: int) -> np.ndarray:
     """Return the matrix of one axis, shape (n_outputs, n_inputs); of sums, where the divisor is given."""
-    n_inputs, padding = input_shape[axis - 2], _per_axis(layer.padding)[axis]
+    n_inputs, padding = input_shape[axis - 2], per_axis(layer.padding)[axis]
     windows = _windows(layer, input_shape, axis, 1)
     matrix = np.zeros((len(windows), n_inputs))
     for row, window in zip(matrix, windows, strict=True):
@@ -132,20 +142,48 @@ def _adaptive_average(layer: nn.AdaptiveAvgPool2d, input_shape: Sequence[int], a
 
 
 def _windows(layer: nn.MaxPool2d | nn.AvgPool2d, input_shape: Sequence[int], axis: int, dilation: int) -> list[range]:
-    """Return the places that each window covers along an axis, padding included, as torch lays them out.
-
-    With ``ceil_mode`` there may be one more, beyond the image, that torch leaves out; nothing is in it.
-    """
+    """Return the places that each window covers along an axis, padding included, as torch lays them out."""
     n_inputs = input_shape[axis - 2]
-    kernel, stride, padding = (_per_axis(value)[axis] for value in (layer.kernel_size, layer.stride, layer.padding))
+    kernel, stride, padding = (per_axis(value)[axis] for value in (layer.kernel_size, layer.stride, layer.padding))
     reach = dilation * (kernel - 1) + 1
     left = n_inputs + 2 * padding - reach
     n_windows = (-(-left // stride) if layer.ceil_mode else left // stride) + 1
+    if n_windows > 1 and (n_windows - 1) * stride >= n_inputs + padding:
+        n_windows -= 1  # the last one of ceil_mode, where it would begin beyond the image
     if n_windows < 1:
         raise ValueError(f"input_shape must hold a window of {reach}, got {tuple(input_shape)}")
     starts = (stride * window - padding for window in range(n_windows))
     return [range(start, start + reach, dilation) for start in starts]
 
 
-def _per_axis(value: int | tuple[int, ...]) -> tuple[int, ...]:
-    return value if isinstance(value, tuple) else (value, value)
+def per_axis(value: int | Sequence[int]) -> tuple[int, int]:
+    """Return a setting of a pooling for both axes: torch takes a number, or a tuple or list of one or two."""
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return values[0], values[-1]
+
+
+def check_windows(model: nn.Module, inputs: torch.Tensor) -> None:
+    """Raise ValueError if a max pooling in the model has, for such inputs (n, ...), a window in its padding alone.
+
+    It makes -inf of such a window, and its gradient is written outside of memory, which may end the process.
+    """
+    with _Watch():  # type: ignore[no-untyped-call]
+        model(inputs)
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Looks at what every max pooling returns, in a module or called as a function."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run the operation, and refuse -inf made of finite numbers."""
+        result = func(*args, **(kwargs or {}))
+        if "max_pool" in func.__name__ and "backward" not in func.__name__ and bool(args[0].isfinite().all()):
+            largest = result[0] if isinstance(result, tuple) else result
+            if bool(torch.isneginf(largest).any()):
+                raise ValueError(
+                    f"max pooling must have no window in its padding alone, got kernel_size, stride, padding, dilation "
+                    f"{', '.join(str(setting) for setting in args[1:5])} on an input of shape {tuple(args[0].shape)}"
+                )
+        return result

@@ -156,7 +156,7 @@ def _optimise(
 ) -> np.ndarray:
     """Return the logarithms of the scales by their numbers, the first of them 0."""
     generator = torch.Generator().manual_seed(0)
-    free = torch.zeros(max(int(ids.max()) for ids in channels), requires_grad=True)
+    free = torch.zeros(max(int(ids.max()) for ids in channels), dtype=torch.float32, requires_grad=True)
     optimiser = torch.optim.Adam([free], lr=_LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, n_steps)
     ids = [torch.from_numpy(numbers) for numbers in channels]
@@ -168,18 +168,23 @@ def _optimise(
             blocks[place] = _Block(step, folded.rows.get(place), steps[step.inputs[0]].shape, generator)
         elif place not in folded.constants and step.kind not in ("input", "add", "concatenate"):
             constant = factors.bound_step(step, steps[step.inputs[0]].shape, norm=2, tolerance=0.1).upper
-        fixed.append(torch.tensor(constant).log())
+        fixed.append(torch.tensor(math.log(constant) if constant > 0.0 else -math.inf, dtype=torch.float32))
     with torch.enable_grad(), torch.inference_mode(False):
         for _ in range(n_steps):
-            logarithms = torch.cat([torch.zeros(1), free])
+            logarithms = torch.cat([torch.zeros(1, dtype=torch.float32), free])
             constants = list(fixed)
             for place, block in blocks.items():
                 source = steps[place].inputs[0]
                 constants[place] = block(logarithms[ids[place]], -logarithms[ids[source]])
             value = upper.compose(
-                steps, constants, one=torch.zeros(()), multiply=torch.add, add=torch.logaddexp, combine=_combine
+                steps,
+                constants,
+                one=torch.zeros((), dtype=torch.float32),
+                multiply=torch.add,
+                add=torch.logaddexp,
+                combine=_combine,
             )
-            if not bool(value.isfinite()):  # a branch of zeros
+            if not bool(value.isfinite()):  # a branch of zeros, or numbers that float32 or float64 does not hold
                 break
             (free.grad,) = torch.autograd.grad(value, free)
             optimiser.step()
@@ -197,11 +202,13 @@ class _Block:
         self, step: graph.Step, rows: torch.Tensor | None, shape: Sequence[int], generator: torch.Generator
     ) -> None:
         self.step = step
-        self.weight = factors.multiply_channels(step, factors.weights_of(step), rows, None).float()
+        weight = factors.multiply_channels(step, factors.weights_of(step), rows, None)
+        self.size = float(weight.abs().max().clamp(2.0**-1000, 2.0**1000))  # taken out, as float32 would not hold it
+        self.weight = (weight / self.size).float()
         # a convolution's image is cut; the last axis of a Linear is its features
         spans = [_span(step, axis) for axis in range(len(shape) - 1)] if step.kind == "convolution" else shape[1:]
         sides = [min(side, max(_MOST_PIXELS, span)) for side, span in zip(shape[1:], spans, strict=True)]
-        self.vectors = torch.randn(_N_VECTORS, shape[0], *sides, generator=generator)
+        self.vectors = torch.randn(_N_VECTORS, shape[0], *sides, generator=generator, dtype=torch.float32)
         self.n_iterations = 10
 
     def __call__(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
@@ -216,11 +223,13 @@ class _Block:
         self.n_iterations = 1
         images = (left * self.forward(right * self.vectors)).flatten(1)
         gram = images @ images.T
+        if not bool(gram.isfinite().all()):
+            return gram.new_tensor(math.nan)
         largest = torch.linalg.eigvalsh(gram.detach())[-1].clamp_min(1e-30)
         power = gram / largest
         for _ in range(_N_SQUARINGS):
             power = power @ power
-        smooth: torch.Tensor = 0.5 * (largest.log() + power.trace().log() / 2**_N_SQUARINGS)
+        smooth: torch.Tensor = 0.5 * (largest.log() + power.trace().log() / 2**_N_SQUARINGS) + math.log(self.size)
         return smooth
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:

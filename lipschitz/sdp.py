@@ -45,7 +45,7 @@ import numpy as np
 import scipy.linalg
 from torch import nn
 
-from lipschitz import chain, norms
+from lipschitz import chain, factors, norms
 
 _UNIT_ROUNDOFF = 2.0**-53
 _FIRST_SWEEPS = 32  # before the first look at the gap; doubled each time
@@ -144,17 +144,23 @@ def upper_lipsdp(
         raise ValueError(f"max_sweeps must be at least 1, got {max_sweeps}")
     network = chain.read(model, input_shape)
     weights, shares, exponent = chain.balance(network.weights)
+    slopes, exponents = _scale_slopes(network.slopes)
     multipliers: list[np.ndarray] = []
     value, gap, n_sweeps = 0.0, 0.0, 0
-    if all(weight.any() for weight in weights) and network.factor > 0.0:
+    if _is_constant(network):
+        pass
+    elif not _is_in_range(network):
+        value, gap = math.inf, 1.0
+    else:
         if weights[0].shape[1] > weights[0].shape[0]:
             weights[0] = _triangle_above(weights[0])
-        multipliers, primal, n_sweeps = _solve(weights, network.slopes, tolerance, max_sweeps)
-        rho, multipliers = _repair(weights, network.slopes, multipliers)
+        multipliers, primal, n_sweeps = _solve(weights, slopes, tolerance, max_sweeps)
+        rho, multipliers = _repair(weights, slopes, multipliers)
         gap = max(0.0, 1.0 - primal / norms.round_up(math.sqrt(rho)))
-        value = _finish(rho, exponent, network.factor)
+        value = _finish(rho, exponent + sum(exponents), network.factor)
+        later = [share + sum(exponents[place:]) for place, share in enumerate(shares, start=1)]
         with np.errstate(over="ignore"):
-            multipliers = [np.ldexp(part, 2 * share) for part, share in zip(multipliers, shares, strict=True)]
+            multipliers = [np.ldexp(part, 2 * share) for part, share in zip(multipliers, later, strict=True)]
     return SdpBound(
         value=value,
         norm=2,
@@ -178,25 +184,61 @@ def bound_by_multipliers(
     """
     network = chain.read(model, input_shape)
     weights, shares, exponent = chain.balance(network.weights)
-    if not all(weight.any() for weight in weights) or network.factor == 0.0:
+    if _is_constant(network):
         return 0.0
-    sizes = [int(np.frexp(np.linalg.norm(weight))[1]) for weight in network.weights]
-    chosen = choose(
-        [np.ldexp(weight, -size) for weight, size in zip(network.weights, sizes, strict=True)], network.slopes
-    )
+    if not _is_in_range(network):
+        return math.inf
+    sizes = [int(np.frexp(np.abs(weight).max())[1]) for weight in network.weights]
+    sizes = [
+        size + int(np.frexp(np.linalg.norm(np.ldexp(weight, -size)))[1])
+        for size, weight in zip(sizes, network.weights, strict=True)
+    ]
+    slopes, exponents = _scale_slopes(network.slopes)
+    chosen = choose([np.ldexp(weight, -size) for weight, size in zip(network.weights, sizes, strict=True)], slopes)
     multipliers = [
         np.ldexp(part, 2 * (sum(sizes[place:]) - share))
         for place, (part, share) in enumerate(zip(chosen, shares, strict=True), start=1)
     ]
     if weights[0].shape[1] > weights[0].shape[0]:
         weights[0] = _triangle_above(weights[0])
-    return _finish(_repair(weights, network.slopes, multipliers)[0], exponent, network.factor)
+    return _finish(_repair(weights, slopes, multipliers)[0], exponent + sum(exponents), network.factor)
+
+
+def _is_constant(network: chain.Chain) -> bool:
+    return network.factor == 0.0 or not all(weight.any() for weight in network.weights)
+
+
+def _is_in_range(network: chain.Chain) -> bool:
+    """Whether the slopes between the matrices, and what stands around them, are numbers that float64 holds."""
+    return math.isfinite(network.factor) and all(np.isfinite(ends).all() for pair in network.slopes for ends in pair)
+
+
+def _scale_slopes(
+    slopes: list[tuple[np.ndarray, np.ndarray]],
+) -> tuple[list[tuple[np.ndarray, np.ndarray]], list[int]]:
+    """Return the slopes of each layer divided by a power of two, the largest of size 1 to 2, and the exponents.
+
+    Dividing the outputs of a layer divides those of the network. What underflows is rounded outward.
+    """
+    scaled, exponents = [], []
+    for low, high in slopes:
+        exponent = int(np.frexp(max(np.abs(low).max(), np.abs(high).max()))[1]) - 1
+        ends = []
+        for end, direction in ((low, -np.inf), (high, np.inf)):
+            smaller = np.ldexp(end, -exponent)
+            is_exact = np.ldexp(smaller, exponent) == end
+            ends.append(np.where(is_exact, smaller, np.nextafter(smaller, direction)))
+        low, high = ends
+        scaled.append((low, high))
+        exponents.append(exponent)
+    return scaled, exponents
 
 
 def _finish(rho: float, exponent: int, factor: float) -> float:
     """Return the bound of the network from that of the balanced one, rounded up."""
     try:
-        return norms.round_up(norms.round_up(math.ldexp(norms.round_up(math.sqrt(rho)), exponent)) * factor)
+        value = norms.round_up(math.ldexp(norms.round_up(math.sqrt(rho)), exponent))
+        return factors.multiply_up(value, factor)
     except OverflowError:
         return math.inf
 
@@ -343,6 +385,10 @@ def _is_proof(
     ]
     couplings = [-middle[:, None] * weight for middle, weight in zip(middles, weights[:-1], strict=True)]
     if not all((np.diagonal(block) > 0.0).all() and np.isfinite(block).all() for block in blocks):
+        return False
+    # Then what underflows is below 2^-150 once it is scaled, far below the shift, which is doubled for it.
+    is_in_range = min(part.min() for part in outer) > 2.0**-900
+    if not (is_in_range and max(np.abs(part).max() for part in (*outer, *middles, *inner)) < 2.0**900):
         return False
     scales = [np.ldexp(1.0, -(np.frexp(np.diagonal(block))[1] // 2)) for block in blocks]
     sizes = [len(block) for block in blocks]

@@ -38,8 +38,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import nn
 
-from lipschitz import norms
-from lipschitz.stages import OUTWARD, Stage, evaluate, prepare, upper_gains
+from lipschitz import factors, norms
+from lipschitz.stages import OUTWARD, UNDERFLOW, Stage, evaluate, prepare, upper_gains
 from lipschitz.tracing import CURVED, Stretch, trace
 
 _N_PROBES = 33  # points evaluated first, for a violation that needs no tracing
@@ -78,7 +78,8 @@ class SegmentMaximum:
     Parameters
     ----------
     loss : float
-        The largest computed loss, in nats for the cross-entropy: the one at ``t``.
+        The largest computed loss, in nats for the cross-entropy: the one at ``t``; inf where logits pass the range of
+        float64, of whose losses nothing is known.
     lower_loss, upper_loss : float
         The largest true loss on the part that was covered, and at ``t``, lies in between.
     t : float
@@ -96,7 +97,7 @@ class SegmentMaximum:
         Pieces of the part that was covered.
     failure_probability : float
         Chance that a norm among the error bounds is too small: 0, or some 1e-15 where large convolutions are bounded
-        by a random method (:mod:`lipschitz.convolutions`).
+        by a random method (:mod:`lipschitz.convolutions`); against chance, not against an adversary who knows its seed.
     """
 
     loss: float
@@ -176,7 +177,7 @@ def maximise_segment(
         If an end does not hold floating-point numbers.
     ValueError
         If the model is not known layer by layer or has no vector of at least two logits; if the ends have different
-        shapes or numbers that are not finite; if an argument is out of range.
+        shapes, numbers that are not finite, or differences that are not; if an argument is out of range.
 
     Notes
     -----
@@ -191,6 +192,7 @@ def maximise_segment(
     (1.0, True)
     """
     search = _prepared(model, a, b, target, piece_budget, device)
+    tolerance = float(tolerance)
     if not tolerance > 0.0:
         raise ValueError(f"tolerance must be positive, got {tolerance}")
     return search.result(search.run(tolerance, piece_budget, math.inf, progress or _ignore))
@@ -242,6 +244,7 @@ def certify_segment(
     ['certified', 'violated']
     """
     search = _prepared(model, a, b, target, piece_budget, device)
+    loss_threshold = float(loss_threshold)  # compared with float32, losses would be rounded to it
     if not math.isfinite(loss_threshold) or (search.is_cross_entropy and loss_threshold <= 0.0):
         raise ValueError(f"loss_threshold must be finite, for the cross-entropy positive, got {loss_threshold}")
     limit = _log_expm1(loss_threshold) if search.is_cross_entropy else loss_threshold
@@ -312,9 +315,21 @@ class _Search:
 
     def look(self, stretch: Stretch) -> _Found:
         """Return what is known of the scores on one stretch."""
-        scores = self.score.function(stretch.outputs)
-        if not torch.isfinite(scores).all():
-            raise ValueError("the loss must be finite on the segment, got a number that is not")
+        n_pieces, covered = len(stretch.t) - 1, float(stretch.t[-1]) if len(stretch.t) > 1 else 1.0
+        is_known = bool(torch.isfinite(stretch.outputs).all())
+        scores = self.score.function(stretch.outputs) if is_known else torch.full_like(stretch.t, math.inf)
+        if not bool(torch.isfinite(scores).all()):
+            if is_known and not self.is_cross_entropy:
+                raise ValueError("the loss must be finite on the segment, got a number that is not")
+            return _Found(  # logits, or their differences, beyond the range of float64
+                score=math.inf,
+                t=float(stretch.t[0]),
+                upper=math.inf,
+                upper_end=math.inf,
+                covered=covered,
+                upper_error=math.inf,
+                n_pieces=n_pieces,
+            )
         margin = (self.score.upper_slope * stretch.upper_error + self.score.upper_rounding) * OUTWARD
         if self.is_cross_entropy:
             n_logits = stretch.outputs.shape[1]
@@ -329,9 +344,9 @@ class _Search:
             lower=math.nextafter(score - margin, -math.inf),
             upper=math.nextafter(score + margin, math.inf),
             upper_end=math.nextafter(float(scores[-1]) + margin, math.inf),
-            covered=float(stretch.t[-1]) if len(stretch.t) > 1 else 1.0,
+            covered=covered,
             upper_error=stretch.upper_error,
-            n_pieces=len(stretch.t) - 1,
+            n_pieces=n_pieces,
         )
 
     def at(self, t: float) -> torch.Tensor:
@@ -341,7 +356,8 @@ class _Search:
     def look_at(self, t: float) -> _Found:
         """Return what is known of the score at x(t), both the exact point and the rounded one."""
         point = self.at(t)
-        rounding = norms.gamma(4) * float(torch.linalg.vector_norm(self.a) + torch.linalg.vector_norm(self.b)) * OUTWARD
+        sizes = factors.add_up(_length(self.a), _length(self.b))
+        rounding = norms.gamma(4) * sizes * OUTWARD + UNDERFLOW
         (stretch,) = trace(self.stages, point, point, upper_error=rounding)
         return replace(self.look(stretch), t=t)
 
@@ -366,7 +382,7 @@ class _Search:
             and found.upper_error < 2.0 * tolerance  # else it is rounding that leaves it open
         ):
             piece_budget -= found.n_pieces
-            tolerance = min(tolerance / 4.0, (limit - found.score) / (4.0 * self.score.upper_slope))
+            tolerance = min(tolerance / 4.0, (limit - found.score) / max(4.0 * self.score.upper_slope, 1e-300))
             if piece_budget < 1:
                 break
             finer = self.run(tolerance, piece_budget, limit, progress)
@@ -383,10 +399,11 @@ class _Search:
         if found.covered == 1.0:
             return found.upper
         left_out = 1.0 - found.covered
-        distance = left_out * float(torch.linalg.vector_norm(self.b - self.a)) * OUTWARD
-        slope = self.score.upper_slope * upper_gains(self.stages)[0]
-        rest = 0.5 * (found.upper_end + self.look_at(1.0).upper + slope * distance * OUTWARD)
-        return math.nextafter(max(found.upper, rest), math.inf)
+        distance = factors.multiply_up(left_out, _length(self.b - self.a) * OUTWARD)
+        slope = factors.multiply_up(self.score.upper_slope, upper_gains(self.stages)[0])
+        ends = 0.5 * found.upper_end + 0.5 * self.look_at(1.0).upper
+        rest = ends + 0.5 * factors.multiply_up(slope, distance) + 2.0 * norms.gamma(4) * abs(ends)
+        return math.nextafter(max(found.upper, rest), math.inf) if rest < math.inf else math.inf
 
     def result(self, found: _Found) -> SegmentMaximum:
         """Return the record, in losses."""
@@ -423,6 +440,8 @@ def _prepared(
     ends = [_end(name, values, where) for name, values in (("a", a), ("b", b))]
     if ends[0].shape != ends[1].shape:
         raise ValueError(f"a and b must have one shape, got {tuple(ends[0].shape)} and {tuple(ends[1].shape)}")
+    if not bool(torch.isfinite(ends[1] - ends[0]).all()):
+        raise ValueError("a and b must differ by numbers below 1.8e308, the largest float64, got larger ones")
     if piece_budget < 1:
         raise ValueError(f"piece_budget must be at least 1, got {piece_budget}")
     if isinstance(model, nn.Module):
@@ -435,6 +454,7 @@ def _prepared(
     if len(shape) != 1 or shape[0] < 2:
         raise ValueError(f"model must return one vector of at least two logits an input, got shape {shape}")
     if isinstance(target, ConvexLoss):
+        target = replace(target, upper_slope=float(target.upper_slope), upper_rounding=float(target.upper_rounding))
         return _Search(stages=stages, a=ends[0], b=ends[1], score=target, is_cross_entropy=False)
     try:
         is_class = not isinstance(target, bool) and 0 <= operator.index(target) < shape[0]
@@ -451,6 +471,11 @@ def _prepared(
 
     score = ConvexLoss(function=log_odds, upper_slope=math.nextafter(math.sqrt(2.0), 2.0))
     return _Search(stages=stages, a=ends[0], b=ends[1], score=score, is_cross_entropy=True)
+
+
+def _length(numbers: torch.Tensor) -> float:
+    """Return the 2-norm of all numbers, rounded up."""
+    return float(norms.upper_length(numbers.reshape(-1)))
 
 
 def _end(name: str, values: torch.Tensor | ArrayLike, device: torch.device) -> torch.Tensor:

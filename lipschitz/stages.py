@@ -13,6 +13,9 @@ is read by at most k places of a convolution's kernel; hence || |W| |x| || <= sq
 k = 1. A BatchNorm behind a convolution or a matrix is folded into it; its factors have a relative error of a few u,
 which is counted as a few more terms of the sum.
 
+Products below 2^-1022 lose up to 2^-1074 each, which r_0 holds. Where a computed number is not finite, e' is infinite,
+whatever later stages make of it.
+
 *Average pooling* is a matrix A with |A| = A, or -A. *Sums, products with a number*: one rounding, u |y| a time. *ReLU,
 max-pooling, reshaping* do not round. *Smooth functions*, all at most 1, are assumed to be right to 16 u, not to so much
 of their value: torch's Gaussian distribution function is 0 from -8.4 on.
@@ -38,6 +41,9 @@ from lipschitz import convolutions, factors, graph, norms, pooling, reading
 
 OUTWARD = 1.0 + 2.0**-28
 """Factor that covers the rounding of a few scalar operations, and of a norm of up to 16 million entries."""
+
+UNDERFLOW = 1e-290
+"""More than the 2-norm of what underflows in one stage: less than 2^-1074 for each product."""
 
 _MAX_DENSE = 2**23  # entries of a convolution written as a matrix
 _DENSE_GAIN = 2.5  # how much faster a product with a matrix is than a convolution, a multiplication (measured)
@@ -104,13 +110,18 @@ class Stage:
 
     def upper_error(self, errors: Sequence[float], before: torch.Tensor, after: torch.Tensor) -> float:
         """Return a bound of the error of ``after``, computed from ``before``, the first input, with such errors."""
-        error = self.upper_slope * (math.hypot(*errors) if self.kind == "concatenate" else math.fsum(errors))
-        error += self.rounding
+        if not bool(after.isfinite().all()):
+            return math.inf
+        if self.kind == "concatenate":
+            carried = math.hypot(*errors) * OUTWARD
+        else:
+            carried = functools.reduce(factors.add_up, errors)
+        error = factors.add_up(factors.multiply_up(self.upper_slope, carried), self.rounding)
         if self.rounding_in:
-            error += self.rounding_in * upper_size(before)
+            error = factors.add_up(error, factors.multiply_up(self.rounding_in, upper_size(before)))
         if self.rounding_out:
-            error += self.rounding_out * upper_size(after)
-        return error * OUTWARD
+            error = factors.add_up(error, factors.multiply_up(self.rounding_out, upper_size(after)))
+        return error
 
 
 def prepare(
@@ -177,7 +188,7 @@ def evaluate(stages: Sequence[Stage], inputs: torch.Tensor) -> tuple[torch.Tenso
 
 def upper_size(values: torch.Tensor) -> float:
     """Return the largest 2-norm of a row, rounded up."""
-    return float(torch.linalg.vector_norm(values.flatten(1), dim=1).max()) * OUTWARD
+    return float(norms.upper_length(values.flatten(1)).max())
 
 
 def upper_gains(stages: Sequence[Stage]) -> list[float]:
@@ -186,7 +197,7 @@ def upper_gains(stages: Sequence[Stage]) -> list[float]:
     gains[-1] = 1.0
     for place in range(len(stages) - 1, 0, -1):
         for source in stages[place].inputs:
-            gains[source] += gains[place] * stages[place].upper_slope * OUTWARD
+            gains[source] = factors.add_up(gains[source], factors.multiply_up(gains[place], stages[place].upper_slope))
     return gains
 
 
@@ -211,6 +222,7 @@ def _stage(
                 run=lambda values: functional.relu(values[0]) if below is None else graph.apply(step, values),
                 upper_slope=factors.upper_slope(step),
                 rounding_out=0.0 if below is None else unit,
+                rounding=0.0 if below is None else UNDERFLOW,
                 bend=1.0 if below is None else float((1.0 - below).abs().max()) * OUTWARD,
             )
         case "smooth":
@@ -242,7 +254,12 @@ def _stage(
             slope = pooling.bound_average_pool(layer, shapes[0]).upper
             rounding = norms.gamma(math.prod(shapes[0][1:]) + 2) * slope * OUTWARD
             return Stage(
-                **same, kind="map", run=lambda values: layer(values[0]), upper_slope=slope, rounding_in=rounding
+                **same,
+                kind="map",
+                run=lambda values: layer(values[0]),
+                upper_slope=slope,
+                rounding_in=rounding,
+                rounding=UNDERFLOW,
             )
         case "gather":
             index = torch.empty(0) if step.index is None else step.index.to(device)
@@ -265,6 +282,7 @@ def _stage(
         upper_slope=slope,
         # a constant may be a rounded quotient
         rounding_out=4.0 * unit if step.kind in ("add", "scale", "shift") else 0.0,
+        rounding=UNDERFLOW if step.kind == "scale" else 0.0,
     )
 
 
@@ -325,25 +343,32 @@ def _affine(
     source = absorbed if absorbed is not None else step
     layer: Any = source.layer
     weight, bias, bias_size = None, None, like
+    lost_in, lost = 0.0, 0.0  # of the weights and of the bias, by products with a BatchNorm's scale that underflow
     if source.kind != "batch_norm":
-        weight = layer.weight.detach().to(like)
+        weight = factors.weights_of(source).to(like)
         if layer.bias is not None:
             bias = layer.bias.detach().to(like)
             bias_size = bias.abs()
     if step.kind == "batch_norm":
         normalisation: Any = step.layer
         scale, shift = graph.batch_norm(normalisation, like)
+        lost_in = 2.0**-1072 * (1.0 if weight is None else weight.numel() * (1.0 + _length(weight)))
+        lost = 2.0**-1072 * (len(scale) + _length(bias_size) + _length(normalisation.running_mean.to(like)))
         added = like if normalisation.bias is None else normalisation.bias.detach().to(like).abs()
         bias_size = scale.abs() * (bias_size + normalisation.running_mean.to(like).abs()) + added
         bias = shift if bias is None else bias * scale + shift
         weight = scale if weight is None else weight * scale.reshape(-1, *(1,) * (weight.ndim - 1))
     assert weight is not None
+    if not bool(weight.isfinite().all()):
+        raise ValueError(
+            f"layer {step.name!r} must have scales, and weights times them, below 1.8e308, got larger ones"
+        )
     if source.kind == "convolution":
         run, bound, frobenius, fan_in = _convolution(weight, bias, layer, shape, math.prod(step.shape))
     elif source.kind == "linear":
         matrix, vector = weight, bias
         run, fan_in = (lambda values: functional.linear(values[0], matrix, vector)), weight.shape[1]
-        bound, frobenius = norms.bound_norm(weight.cpu().numpy(), tolerance=_NORM_TOLERANCE), float(weight.norm())
+        bound, frobenius = norms.bound_norm(weight.cpu().numpy(), tolerance=_NORM_TOLERANCE), _length(weight)
     else:
         axes = (1, -1, *(1,) * (len(shape) - 1))
         factor, offset = weight.reshape(axes), bias.reshape(axes)  # type: ignore[union-attr]
@@ -358,11 +383,18 @@ def _affine(
         inputs=inputs,
         shape=step.shape,
         run=run,
-        upper_slope=(bound.upper + norms.gamma(16) * frobenius) * OUTWARD,
-        rounding_in=gamma * frobenius * OUTWARD,
-        rounding=gamma * math.sqrt(n_places) * float(bias_size.norm()) * OUTWARD + 1e-290,  # and what underflows
+        upper_slope=factors.add_up(
+            bound.upper, factors.add_up(factors.multiply_up(norms.gamma(16), frobenius), lost_in)
+        ),
+        rounding_in=factors.add_up(factors.multiply_up(gamma, frobenius), lost_in),
+        rounding=math.sqrt(n_places) * OUTWARD * (factors.multiply_up(gamma, _length(bias_size)) + lost) + UNDERFLOW,
         failure_probability=bound.failure_probability,
     )
+
+
+def _length(numbers: torch.Tensor) -> float:
+    """Return the 2-norm of all numbers, rounded up."""
+    return float(norms.upper_length(numbers.reshape(-1)))
 
 
 def _convolution(
@@ -388,7 +420,7 @@ def _convolution(
         math.ceil(size * math.gcd(stride, dilation) / stride)
         for size, stride, dilation in zip(weight.shape[2:], flat["stride"], flat["dilation"], strict=True)
     )
-    frobenius = math.sqrt(n_readers) * float(weight.norm())
+    frobenius = math.sqrt(n_readers) * OUTWARD * _length(weight)
     n_inputs = math.prod(shape)
     cost = weight[0].numel() * n_outputs
     if n_inputs * n_outputs > min(_MAX_DENSE, _DENSE_GAIN * cost):

@@ -41,14 +41,15 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from lipschitz import norms
-from lipschitz.stages import OUTWARD, Stage, upper_gains, upper_size
+from lipschitz import factors, norms
+from lipschitz.stages import OUTWARD, UNDERFLOW, Stage, upper_gains, upper_size
 
 CURVED = ("smooth", "grouped")
 """Kinds of stages that are followed by chords."""
 
 _BENDING = ("relu", "max_pool", *CURVED)
 _MAX_CUTS = 256  # of one piece at once, by a smooth function
+_MAX_PIECES = 2**24  # that a smooth function may ask for in one part
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -109,6 +110,7 @@ def trace(
         How far the true segment may be from the one between ``a`` and ``b``, in the 2-norm.
     tolerance : float
         What smooth functions may add to the error of the outputs, all together; positive. Without them no matter.
+        Where that would take more than 2^24 pieces, they are not cut, and what they add is in the error.
     max_numbers : int
         Most float64 numbers held for one part of the segment at one time; a part has two points at least.
 
@@ -119,7 +121,11 @@ def trace(
     """
     n_curved = sum(stage.kind in CURVED for stage in stages)
     gains = upper_gains(stages)
-    tolerances = [tolerance / (max(n_curved, 1) * max(gain, 1e-300)) for gain in gains]
+    # Chords finer than the rounding of the function itself, or before an infinite gain, would gain nothing.
+    tolerances = [
+        max(tolerance / max(n_curved, 1) / max(gain, 1e-300), stage.rounding) if gain < math.inf else math.inf
+        for stage, gain in zip(stages, gains, strict=True)
+    ]
     last_readers = [
         max((j for j, stage in enumerate(stages) if i in stage.inputs), default=i) for i in range(len(stages))
     ]
@@ -181,9 +187,9 @@ class _Tracer:
                 if len(times) or len(t) > self.max_points[here]:
                     return _refined(_Part(here, t, live), times, self.max_points[here])
             at = stage.run([value.at for value in inputs])
-            error = residue + stage.upper_error([value.error for value in inputs], inputs[0].at, at)
+            error = factors.add_up(residue, stage.upper_error([value.error for value in inputs], inputs[0].at, at))
             kept = {i: value for i, value in live.items() if self.last_readers[i] > here}
-            live = {**kept, here: _Value(at, error * OUTWARD)}
+            live = {**kept, here: _Value(at, error)}
             del inputs, at, kept  # what no later stage reads is freed before the next one runs
         last = live[len(self.stages) - 1]
         return Stretch(t=t, outputs=last.at, upper_error=last.error)
@@ -200,20 +206,27 @@ def _bends(stage: Stage, t: torch.Tensor, values: torch.Tensor, tolerance: float
         return _smooth_bends(stage, t, values, tolerance)
     bends = _zero_bends(values) if stage.kind == "relu" else _window_bends(stage, values)
     times, residues = _at_bends(t, values, *bends)
-    return times, stage.bend * float(residues.max()) * OUTWARD
+    return times, factors.multiply_up(stage.bend, float(residues.max()))
 
 
 def _at_bends(
     t: torch.Tensor, values: torch.Tensor, pieces: torch.Tensor, p: torch.Tensor, q: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the places of bends with leads p and q, and what they leave in the 2-norm, for each piece."""
-    left = p / (p + q)
-    residue = left * q
+    """Return the places of bends with leads p and q, and a bound of what they leave in the 2-norm, for each piece."""
+    if not len(pieces):
+        return t[:0], torch.zeros(len(t) - 1, dtype=t.dtype, device=t.device)
+    less, ratio = torch.minimum(p, q), torch.minimum(p, q) / torch.maximum(p, q)  # so that no sum or product overflows
+    left = torch.where(p <= q, ratio, 1.0) / (1.0 + ratio)
+    residue = less / (1.0 + ratio)
     times = t[pieces] + left * (t[pieces + 1] - t[pieces])
     # Below some units of rounding a bend is left as it is, and counted.
     is_new = (residue > 16.0 * norms.gamma(1) * values.abs().max()) & (times > t[pieces]) & (times < t[pieces + 1])
-    squares = torch.zeros(len(t) - 1, dtype=t.dtype, device=t.device).index_add_(0, pieces, residue.square())
-    return times[is_new], squares.sqrt()
+    largest = max(float(residue.max()), 2.0**-1000)  # by which residues are divided, as their squares would underflow
+    squares = torch.zeros(len(t) - 1, dtype=t.dtype, device=t.device)
+    if not largest < math.inf:
+        return times[is_new], torch.full_like(squares, math.inf)
+    squares.index_add_(0, pieces, (residue / largest).square())
+    return times[is_new], largest * squares.sqrt() * OUTWARD + UNDERFLOW
 
 
 def _zero_bends(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -249,13 +262,19 @@ def _window_bends(stage: Stage, values: torch.Tensor) -> tuple[torch.Tensor, tor
 
 
 def _smooth_bends(stage: Stage, t: torch.Tensor, values: torch.Tensor, tolerance: float) -> tuple[torch.Tensor, float]:
+    if not bool(values.isfinite().all()):
+        return t[:0], math.inf
     residues = _chords(stage, values) * OUTWARD
-    n_parts = (residues / tolerance).sqrt().ceil().clamp(1, _MAX_CUTS).long()
-    pieces = torch.repeat_interleave(torch.arange(len(t) - 1, device=t.device), n_parts)
-    first = torch.cumsum(n_parts, 0) - n_parts
-    share = (torch.arange(len(pieces), device=t.device) - first[pieces]) / n_parts[pieces].double()
-    times = t[pieces] + share * (t[pieces + 1] - t[pieces])
-    times = times[(times > t[pieces]) & (times < t[pieces + 1])]
+    needed = (residues / tolerance).sqrt().ceil().nan_to_num(1.0)
+    if float(needed.sum()) > _MAX_PIECES:
+        times = t[:0]
+    else:
+        n_parts = needed.clamp(1, _MAX_CUTS).long()
+        pieces = torch.repeat_interleave(torch.arange(len(t) - 1, device=t.device), n_parts)
+        first = torch.cumsum(n_parts, 0) - n_parts
+        share = (torch.arange(len(pieces), device=t.device) - first[pieces]) / n_parts[pieces].double()
+        times = t[pieces] + share * (t[pieces + 1] - t[pieces])
+        times = times[(times > t[pieces]) & (times < t[pieces + 1])]
     for place, jump in stage.kinks:
         at_kink, more = _at_bends(t, values, *_zero_bends(values - place))
         times, residues = torch.cat([times, at_kink]), residues + jump * more * OUTWARD
@@ -266,17 +285,15 @@ def _chords(stage: Stage, values: torch.Tensor) -> torch.Tensor:
     """Return how far a line between two values may be from what a curved stage does, in the 2-norm, for each piece."""
     if stage.kind == "smooth":
         flat = values.flatten(1)
-        sizes: torch.Tensor = torch.linalg.vector_norm((flat[1:] - flat[:-1]).square(), dim=1)
-        return (stage.bend / 8.0) * sizes
-    change = (values[1:] - values[:-1]).square().sum(dim=-1)
+        return (stage.bend / 8.0) * norms.upper_length((flat[1:] - flat[:-1]).square())
+    change = (values[1:] - values[:-1]).square().sum(dim=-1) + 2.0**-1000  # and what underflows
     bends = torch.full_like(change, stage.bend)
     if stage.epsilon > 0.0:  # a LayerNorm bends as one over its variance, which is at least that of the middle, less
         centred = values - values.mean(dim=-1, keepdim=True)
         sizes = torch.linalg.vector_norm(centred, dim=-1)
         least = (0.5 * (sizes[1:] + sizes[:-1] - change.sqrt()) * (1.0 - 2.0**-40)).clamp(min=0.0)
         bends = bends / (1.0 + least.square() / (values.shape[-1] * stage.epsilon) * (1.0 - 2.0**-40))
-    residues: torch.Tensor = torch.linalg.vector_norm((bends / 8.0 * change).reshape(len(change), -1), dim=1)
-    return residues
+    return norms.upper_length((bends / 8.0 * change).reshape(len(change), -1))
 
 
 def _refined(whole: _Part, times: torch.Tensor, max_points: int) -> Iterator[_Part]:
@@ -284,7 +301,7 @@ def _refined(whole: _Part, times: torch.Tensor, max_points: int) -> Iterator[_Pa
     t = whole.t
     merged = torch.cat([t, times]).unique()  # type: ignore[no-untyped-call]
     errors = {
-        i: value.error + (2.0 * norms.gamma(8) * upper_size(value.at) + 1e-290 if len(times) else 0.0)
+        i: factors.add_up(value.error, _upper_interpolation(value.at) if len(times) else 0.0)
         for i, value in whole.live.items()
     }
     n_parts = math.ceil((len(merged) - 1) / (max_points - 1))
@@ -297,6 +314,13 @@ def _refined(whole: _Part, times: torch.Tensor, max_points: int) -> Iterator[_Pa
         share = (part[new] - t[before]) / (t[before + 1] - t[before])
         live = {i: _Value(_at(value.at, left, new, before, share), errors[i]) for i, value in whole.live.items()}
         yield _Part(whole.place, part, live)
+
+
+def _upper_interpolation(values: torch.Tensor) -> float:
+    """Return what rounding may do to values at new points; inf where differences may pass the range of float64."""
+    if not float(values.abs().max()) < 2.0**1022:
+        return math.inf
+    return 2.0 * norms.gamma(8) * upper_size(values) * OUTWARD + UNDERFLOW
 
 
 def _at(

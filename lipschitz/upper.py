@@ -48,7 +48,7 @@ class UpperBound:
         says nothing of how far the bound lies above the network's constant. 0 for methods that do not go step by step.
     failure_probability : float
         Probability, over the random starts of the Krylov bounds of large convolutions, that the bound does not hold;
-        0 where every part is deterministic.
+        0 where every part is deterministic. Their seed is fixed: it holds against chance, not against an adversary.
     """
 
     value: float
@@ -177,7 +177,7 @@ def bound_weighted(
         one=1.0,
         multiply=lambda a, b: a * b,
         add=lambda a, b: a + b,
-        combine=lambda bounds: float(np.linalg.norm(bounds, norm)),
+        combine=lambda bounds: math.hypot(*bounds) if norm == 2 else float(np.linalg.norm(bounds, norm)),
     )
     return UpperBound(
         value=value,

@@ -399,6 +399,31 @@ def walk_segment(
         t = following
 
 
+def relu_outputs(
+    weights: Sequence[np.ndarray], biases: Sequence[np.ndarray], point: Sequence[Fraction]
+) -> list[Fraction]:
+    """The outputs of a ReLU network, linear at the end, in exact arithmetic."""
+    values = list(point)
+    for depth, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        values = [
+            sum((Fraction(float(w)) * x for w, x in zip(row, values, strict=True)), Fraction(float(c)))
+            for row, c in zip(weight, bias, strict=True)
+        ]
+        if depth + 1 < len(weights):
+            values = [max(x, Fraction(0)) for x in values]
+    return values
+
+
+def is_at_least_secant(value: float, dx: Sequence[Fraction], dy: Sequence[Fraction], norm: float) -> bool:
+    """Whether value >= ||dy|| / ||dx|| in the p-norm, without rounding."""
+    if value == np.inf:
+        return True
+    if norm == 2:
+        return Fraction(value) ** 2 * sum(x * x for x in dx) >= sum(y * y for y in dy)
+    measure: Callable[..., Fraction] = sum if norm == 1 else max  # type: ignore[assignment]
+    return Fraction(value) * measure(abs(x) for x in dx) >= measure(abs(y) for y in dy)
+
+
 def gaussian_expectation(phi: Callable[[np.ndarray], np.ndarray], a: float, b: float, correlation: float) -> float:
     """E[phi(u) phi(v)] for centred Gaussian u, v of variances a, b: the trapezoidal rule over the plane."""
     z = np.arange(-450, 451) * 0.02

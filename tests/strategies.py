@@ -1,5 +1,6 @@
 """Every hypothesis strategy for the objects of the toolkit; small by default, limits are keywords."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -106,6 +107,39 @@ def small_networks(draw: st.DrawFn, *, max_depth: int = 4, max_width: int = 6) -
         dtype=draw(st.sampled_from([torch.float32, torch.float64])),
         generator=torch.Generator().manual_seed(draw(st.integers(0, 2**32 - 1))),
     )
+
+
+@st.composite
+def networks_of_any_scale(draw: st.DrawFn, *, n_outputs: int | None = None) -> nn.Sequential:
+    """Tiny ReLU networks in float64 whose weights are whole numbers times powers of two, from 2^-1074 to 2^1020.
+
+    Often the powers of all layers together are near one, so that what is lost on the way matters at the end.
+    """
+    sizes = draw(st.lists(st.integers(1, 3), min_size=2, max_size=4))
+    sizes[-1] = n_outputs or sizes[-1]
+    exponents: list[int] = []
+    layers: list[nn.Module] = []
+    for place, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
+        exponents.append(draw(st.integers(-1074, 1020) | st.integers(-700, 700)))
+        if place + 2 == len(sizes) and draw(st.booleans()):
+            exponents[-1] = max(-1074, min(1020, draw(st.integers(-3, 3)) - sum(exponents[:-1])))
+        layer = nn.Linear(n_in, n_out, dtype=torch.float64)
+        spread = draw(st.sampled_from([0, 0, 500]))
+        for parameter in (layer.weight, layer.bias):
+            shape = tuple(parameter.shape)
+            numbers = draw(hnp.arrays(np.int64, shape, elements=st.integers(-3, 3))).astype(float)
+            lower = draw(hnp.arrays(np.int64, shape, elements=st.integers(0, spread)))
+            parameter.data.copy_(torch.from_numpy(np.ldexp(numbers, np.maximum(exponents[-1] - lower, -1074))))
+        if draw(st.booleans()):
+            layer.bias.data.zero_()
+        layers += [layer, nn.ReLU()]
+    return nn.Sequential(*layers[:-1]).eval()
+
+
+def numbers_of_any_scale() -> st.SearchStrategy[float]:
+    """Whole numbers times powers of two, from 2^-1074 to 2^1000."""
+    exponents = st.integers(-1074, 1000) | st.integers(-30, 3)
+    return st.builds(lambda number, exponent: float(np.ldexp(float(number), exponent)), st.integers(-9, 9), exponents)
 
 
 @st.composite

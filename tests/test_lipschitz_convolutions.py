@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from lipschitz import cholesky, convolutions, krylov, norms, pooling
+from lipschitz import absolute, cholesky, convolutions, krylov, lower, norms, pooling, upper
 
 NORMS = (1, 2, math.inf)
 LAPACK = 1e-13  # relative error of numpy's norms, at most
@@ -405,7 +405,6 @@ def test_a_map_of_zeros_has_norm_zero(norm):
         (np.ones((1, 1, 3)), {"padding": -1}, ValueError, r"^padding must be 1 whole numbers of at least 0, got -1$"),
         (np.ones((1, 1, 3)), {"dilation": 0}, ValueError, r"^dilation must be 1 whole numbers of at least 1, got 0$"),
         (np.ones((1, 1, 3)), {"dilation": 3}, ValueError, r"^input_shape must, with its padding, hold the kernel, got"),
-        (np.full((1, 1, 3), 1.7e308), {}, ValueError, r"^weight must have a norm below 1.8e308, the largest float64$"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(weight, changes, kind, message):
@@ -455,11 +454,16 @@ def test_poolings_have_the_constants_of_what_torch_computes(data):
     largest = nn.MaxPool2d(kernel, stride, padding, pair(1, 3), ceil_mode=ceil_mode)
     try:
         # the windows in which a spike is the largest are those that it lies in
-        n_windows = (pool_matrix(largest, input_shape) == 1).sum(axis=0).max()
+        pooled = pool_matrix(largest, input_shape)
     except RuntimeError:
         with pytest.raises(ValueError, match=r"^input_shape must hold a window of \d"):
             pooling.bound_max_pool(largest, input_shape, norm=norm)
+        return
+    if np.isneginf(pooled).any():
+        with pytest.raises(ValueError, match=r"^max pooling must have no window in its padding alone, got kernel_size"):
+            pooling.bound_max_pool(largest, input_shape, norm=norm)
     else:
+        n_windows = (pooled == 1).sum(axis=0).max()
         bound = pooling.bound_max_pool(largest, (5, *input_shape), norm=norm)
         truth = {1: n_windows, 2: math.sqrt(n_windows), math.inf: min(n_windows, 1)}[norm]
         assert bound.lower <= truth <= bound.upper <= math.nextafter(truth, math.inf)
@@ -474,13 +478,64 @@ def test_poolings_have_the_constants_of_what_torch_computes(data):
         (nn.MaxPool2d(2), (28, 28), {1: 1, 2: 1, math.inf: 1}),
         (nn.MaxPool2d(3, stride=2, padding=1), (2, 2), {1: 1, 2: 1, math.inf: 1}),  # one window alone
         (nn.MaxPool2d(1, stride=5), (28, 28), {1: 1, 2: 1, math.inf: 1}),
-        (nn.MaxPool2d(2, padding=1, dilation=3), (2, 2), {1: 0, 2: 0, math.inf: 0}),  # of padding alone
+        (nn.MaxPool2d([3], stride=[2, 2], padding=[1, 1]), (112, 112), {1: 4, 2: 2, math.inf: 1}),
     ],
 )
 def test_max_pooling_has_its_true_constant(layer, input_shape, truth):
     for norm in NORMS:
         bound = pooling.bound_max_pool(layer, input_shape, norm=norm)
         assert bound.lower == bound.upper == truth[norm]
+
+
+@pytest.mark.parametrize(
+    "layer, channels",
+    [
+        (nn.MaxPool2d((2, 1), stride=1, padding=(1, 0), dilation=(3, 1)), 1),
+        (nn.MaxPool2d((1, 2), stride=1, padding=(0, 1), dilation=(1, 3)), 2),
+        (nn.MaxPool2d(2, padding=1, dilation=3), 1),
+    ],
+)
+def test_a_window_in_the_padding_alone_is_refused_by_all_that_would_run_it(layer, channels):
+    # torch makes -inf of it, and its gradient writes outside of memory: the first of these ended the process.
+    shape, message = (channels, 2, 2), r"^max pooling must have no window in its padding alone, got kernel_size"
+    model = nn.Sequential(layer, nn.ReLU(), nn.Flatten()).eval()
+    calls = [
+        lambda: pooling.bound_max_pool(layer, shape),
+        lambda: pooling.check_windows(model, torch.zeros(1, *shape)),
+        lambda: lower.lower_gradient_ascent(model, torch.zeros(1, *shape), generator=torch.Generator(), n_steps=1),
+        lambda: absolute.upper_absolute(model, shape),
+        lambda: upper.upper_product(model, shape),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_norm_beyond_float64_is_infinite(norm):
+    weight = np.full((2, 2, 3), 1.7e308)
+    bound = convolutions.bound_norm(weight, input_shape=[4], padding=1, norm=norm)
+    assert bound.upper == math.inf
+    assert bound.lower == np.finfo(float).max
+    assert bound.relative_gap == 1.0
+
+
+@given(strategies.convolutions(max_channels=2, max_side=3), st.sampled_from([-1074, -1060, -540, 500, 1000, 1015]))
+@settings(max_examples=25, deadline=None)
+def test_spectral_bounds_hold_in_rational_arithmetic_at_any_scale(case, exponent):
+    whole = np.rint(3 * case.weight)
+    case = dataclasses.replace(case, weight=np.ldexp(whole, exponent))
+    bound = convolutions.bound_norm(case.weight, **keywords(case), tolerance=0.1)
+    assert bound.upper == math.inf or oracles.is_at_least_spectral_norm(bound.upper, dense(case))
+    assert (bound.upper == 0.0) == (not dense(case).any())
+
+
+@pytest.mark.parametrize("exponent", [-1000, -600, 600, 1000])
+def test_cholesky_scales_before_it_squares(exponent):
+    matrix = torch.tensor([[[2.0, 1.0], [1.0, 2.0]]], dtype=torch.float64) * 2.0**exponent
+    assert cholesky.upper_eigenvalue(matrix, 2.999 * 2.0**exponent) is None
+    bound = cholesky.upper_eigenvalue(matrix, 3.001 * 2.0**exponent)
+    assert 3.001 < bound / 2.0**exponent < 3.0010000001
 
 
 def test_a_pair_of_images_attains_the_constant_of_max_pooling():

@@ -3,6 +3,7 @@
 import math
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,6 +39,22 @@ def test_epsilon_and_side_are_equations_13_and_14_and_never_too_large(upper, dim
     else:
         assert Fraction(cut.epsilon) * (1 - Fraction(1, 10**14)) < corner[norm] <= Fraction(cut.epsilon)
     assert Fraction(cut.upper_range) >= Fraction(delta) - Fraction(delta_prime)
+
+
+@pytest.mark.parametrize("upper", [1e-320, 1e-300, 1e300, 1e307])
+@pytest.mark.parametrize("norm", NORMS)
+def test_cubes_of_extreme_bounds_are_never_too_large(upper, norm):
+    cut = cubes.cut_cubes(upper, dimension=7, delta=0.5, delta_prime=0.25, norm=norm)
+    assert 0 < Fraction(cut.epsilon) <= Fraction(1, 4) / Fraction(upper)
+    assert 0 < Fraction(cut.side) <= Fraction(cut.epsilon)
+    assert Fraction(cut.side) ** 2 * 7 <= Fraction(cut.epsilon) ** 2 or norm == math.inf
+
+
+def test_numbers_of_float32_do_not_make_float32_of_the_cubes():
+    cut = cubes.cut_cubes(np.float32(0.3), dimension=3, delta=np.float32(0.25), delta_prime=np.float32(0.2), norm=1)
+    width = Fraction(1, 4) - Fraction(float(np.float32(0.2)))
+    assert Fraction(float(cut.epsilon)) <= width / Fraction(float(np.float32(0.3)))
+    assert Fraction(float(cut.upper_range)) >= width
 
 
 def test_worked_example():
@@ -96,7 +113,7 @@ def test_delta_prime_that_shares_is_undone_by_the_cubes(n, part):
     difference = part * delta / 2
     delta_prime = cubes.delta_prime_that_shares(delta, difference)
     cut = cubes.cut_cubes(1.0, dimension=3, delta=delta, delta_prime=delta_prime)
-    assert cut.lower_shared_difference == pytest.approx(difference, abs=1e-14 * delta)
+    assert difference <= cut.lower_shared_difference <= difference + 1e-14 * delta
     assert cut.is_labelled
 
 
@@ -113,6 +130,10 @@ def test_every_cube_is_labelled_from_half_delta_on(delta_prime, is_labelled):
     [
         ({"upper": 0.0}, r"^upper must be positive and finite, got 0.0$"),
         ({"upper": math.inf}, r"^upper must be positive and finite, got inf$"),
+        (
+            {"upper": 1e308, "dimension": 10**40, "norm": 1},
+            r"^upper must leave the cubes a side that float64 holds, got ",
+        ),
         ({"dimension": 0}, r"^dimension must be at least 1, got 0$"),
         ({"delta": 0.0}, r"^delta must lie in \(0, 1/2\], got 0.0$"),
         ({"delta": 1.0}, r"^delta must lie in \(0, 1/2\], got 1.0$"),

@@ -1,8 +1,11 @@
 """Intervals on a region, and the bounds that follow from them."""
 
+import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
+import oracles
 import pytest
 import strategies
 import torch
@@ -155,6 +158,97 @@ def test_inputs_that_a_box_fixes_do_not_count():
 def test_a_constant_region_has_the_bound_zero():
     model = nn.Sequential(linear(np.eye(2), [-3.0, -3.0]), nn.ReLU(), linear(np.ones((1, 2))))
     assert upper_local(model, Region(centre=torch.zeros(2), radius=1.0)).value < 1e-200
+
+
+@pytest.mark.parametrize("norm", [2, math.inf])
+@pytest.mark.parametrize("radius", [0.7, 0.1, 1 / 3, 1e-300, 5e-324, 1e200])
+@pytest.mark.parametrize("centre", [0.0, 1.0, 1e-200, -1e200])
+def test_a_radius_is_the_number_that_was_given(radius, centre, norm):
+    # Not the float32 that torch makes of a Python number, which may be smaller, or 0.
+    region = Region(centre=torch.tensor([centre], dtype=torch.float64), radius=radius, norm=norm)
+    model = nn.Sequential(linear([[1.0], [-1.0]]), nn.ReLU(), linear([[1.0, 1.0]]))  # |x|
+    steps = reading.read(model, (1,))
+    low, high = propagate(steps, region)[0]
+    assert Fraction(float(low)) <= Fraction(centre) - Fraction(radius)
+    assert Fraction(float(high)) >= Fraction(centre) + Fraction(radius)
+    assert upper_local(model, region).value >= 1.0
+
+
+def test_what_a_region_is_made_of_is_taken_exactly():
+    centre = torch.tensor([0.1], dtype=torch.float32)
+    region = Region(centre=centre, radius=np.float32(0.1))
+    low, high = propagate(reading.read(nn.ReLU(), (1,)), region)[0]
+    number = Fraction(float(np.float32(0.1)))
+    assert Fraction(float(low)) <= 0 < 2 * number <= Fraction(float(high))
+    assert float(high) < 2.0 * float(number) * (1.0 + 1e-14)
+    for dtype in (torch.float16, torch.bfloat16):
+        low, high = propagate(reading.read(nn.ReLU(), (1,)), Region(centre=torch.ones(1, dtype=dtype), radius=0.0))[0]
+        assert float(low) <= 1.0 <= float(high) <= 1.0 + 1e-15
+
+
+@given(strategies.networks_of_any_scale(), st.data())
+@settings(max_examples=25, deadline=None)
+def test_intervals_and_local_bounds_hold_in_rational_arithmetic_at_any_scale(network, data):
+    layers = [layer for layer in network if isinstance(layer, nn.Linear)]
+    weights, biases = ([getattr(layer, name).detach().numpy() for layer in layers] for name in ("weight", "bias"))
+    n_inputs, norm = layers[0].in_features, data.draw(st.sampled_from([2, math.inf]))
+    numbers = strategies.numbers_of_any_scale()
+    centre = data.draw(st.lists(numbers, min_size=n_inputs, max_size=n_inputs))
+    radius = data.draw(numbers.map(abs).filter(bool) | st.sampled_from([0.7, 0.1]))
+    region = Region(centre=torch.tensor(centre, dtype=torch.float64), radius=radius, norm=norm)
+    points = []
+    for signs in itertools.product((-1, 0, 1), repeat=n_inputs):
+        if norm == math.inf or sum(map(abs, signs)) <= 1:
+            points.append([Fraction(c) + sign * Fraction(radius) for c, sign in zip(centre, signs, strict=True)])
+    outputs = [oracles.relu_outputs(weights, biases, point) for point in points]
+    lows, highs = (end[0].tolist() for end in propagate(reading.read(network, (n_inputs,)), region)[-1])
+    for values in outputs:
+        for value, low, high in zip(values, lows, highs, strict=True):
+            assert low == -math.inf or Fraction(low) <= value
+            assert high == math.inf or value <= Fraction(high)
+    for p in NORMS:
+        bound = upper_local(network, region, norm=p).value
+        for (x, fx), (y, fy) in itertools.combinations(zip(points, outputs, strict=True), 2):
+            dx, dy = ([b - a for a, b in zip(*ends, strict=True)] for ends in ((x, y), (fx, fy)))
+            assert oracles.is_at_least_secant(bound, dx, dy, p)
+
+
+def test_intervals_that_pass_the_range_of_float64_say_nothing():
+    # 1e300 * 1e300 on both signs: inf - inf would be no number, and a ReLU of none would seem to be off.
+    model = nn.Sequential(linear([[1e300], [-1e300]]), linear([[1e300, -1e300]]), nn.ReLU(), linear([[1e-300]]))
+    region = Region(centre=torch.zeros(1, dtype=torch.float64), radius=1.0)
+    for low, high in propagate(reading.read(model, (1,)), region):
+        assert not bool((low.isnan() | high.isnan()).any())
+    assert upper_local(model, region, norm=1).value >= 2e300
+
+
+@pytest.mark.parametrize("function", [Erf(), GaussianCdf(), nn.Tanh(), nn.Sigmoid(), Sin()])
+def test_slopes_far_out_are_numbers(function):
+    steps = reading.read(nn.Sequential(function), (1,))
+    for ends in ((1e200, 1e300), (-math.inf, -1e200), (-math.inf, math.inf)):
+        slope = intervals.upper_slopes(steps[1], tuple(torch.tensor([[end]], dtype=torch.float64) for end in ends))
+        assert 0.0 <= float(slope) <= 1.2
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: Region(centre=torch.zeros(1, dtype=torch.int64), radius=1.0), r"^centre must be .*, got torch.int64$"),
+        (lambda: Region(centre=torch.zeros(1, dtype=torch.complex64), radius=1.0), r"^centre must .* torch.complex64$"),
+        (lambda: Region(centre=[0.0], radius=1.0), r"^centre must be a tensor of floating-point numbers, got list$"),
+        (lambda: Region(centre=torch.zeros(1), radius=torch.ones(1) * 1j), r"^radius must be .*, got torch.complex64$"),
+        (lambda: box(torch.zeros(1).int(), torch.ones(1)), r"^lower must be .*, got torch.int32$"),
+        (lambda: box(torch.zeros(1), [1.0]), r"^upper must be a tensor of floating-point numbers, got list$"),
+    ],
+)
+def test_regions_of_other_kinds_are_refused(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+def test_corners_must_be_finite():
+    with pytest.raises(ValueError, match=r"^lower and upper must hold finite numbers$"):
+        box(torch.zeros(1), torch.tensor([math.inf]))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import oracles
@@ -253,3 +254,32 @@ def test_a_network_that_is_nowhere_finite_is_refused():
         ValueError, match=r"^model must have a finite derivative at one of the starts at least, got none$"
     ):
         lower_gradient_ascent(model, torch.zeros(2, 2), generator=generator())
+
+
+@pytest.mark.parametrize("exponent", [-600, -535, -300, 300, 600, 1000])
+def test_secants_of_any_scale_are_below_the_norm(exponent):
+    layer = nn.Linear(2, 2, bias=False, dtype=torch.float64)
+    layer.weight.data.copy_(torch.tensor([[3.0, 4.0], [0.0, 1.0]], dtype=torch.float64) * 2.0**exponent)
+    bound = lower_gradient_ascent(layer, torch.ones(1, 2), generator=generator(), n_steps=2)
+    assert bound.is_certified
+    x, y = ([Fraction(number) for number in point] for point in bound.points.tolist())
+    ends = [oracles.relu_outputs([layer.weight.detach().numpy()], [np.zeros(2)], point) for point in (x, y)]
+    dx, dy = ([b - a for a, b in zip(*pair, strict=True)] for pair in ((x, y), ends))
+    assert Fraction(bound.value) ** 2 * sum(d * d for d in dx) <= sum(d * d for d in dy)
+    assert bound.value > 2.0 * 2.0**exponent
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_narrow_weights_are_searched(dtype):
+    layer = nn.Linear(2, 1, bias=False).to(dtype)
+    layer.weight.data.copy_(torch.tensor([[3.0, 4.0]]))
+    bound = lower_gradient_ascent(layer, torch.ones(1, 2), generator=generator(), n_steps=2)
+    assert 5.0 - 1e-12 < bound.value <= 5.0
+
+
+def test_weights_that_are_no_real_numbers_are_refused():
+    model = nn.Linear(2, 2, dtype=torch.complex64)
+    with pytest.raises(
+        TypeError, match=r"^weights must be real floating-point numbers, got 'weight' of torch.complex64$"
+    ):
+        lower_gradient_ascent(model, torch.ones(1, 2), generator=generator())

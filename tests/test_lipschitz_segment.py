@@ -533,3 +533,130 @@ def test_a_target_is_a_class(target):
 def test_a_loss_has_no_negative_slope(slope, rounding):
     with pytest.raises(ValueError, match="must be at least 0"):
         segment.ConvexLoss(function=lambda logits: logits[:, 0], upper_slope=slope, upper_rounding=rounding)
+
+
+def wide_loss(outputs, target):
+    """The cross-entropy of exact logits, with sixty digits."""
+    with mpmath.workdps(60):
+        logits = [mpmath.mpf(z.numerator) / z.denominator for z in outputs]
+        largest = max(logits)
+        return largest + mpmath.log(sum(mpmath.exp(z - largest) for z in logits)) - logits[target]
+
+
+def test_rounding_of_weights_whose_squares_underflow_is_counted():
+    # 2^54 + 1 - 2^54 is computed as 0 and is 1. By weights of 2^-565, 2^283 and 2^285 that makes logits 0 and 8.
+    first, second, third = (nn.Linear(n, m, bias=False, dtype=torch.float64) for n, m in ((3, 1), (1, 1), (1, 2)))
+    model = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), third).eval()
+    with torch.no_grad():
+        first.weight.fill_(2.0**-565)
+        second.weight.fill_(2.0**283)
+        third.weight.copy_(torch.tensor([[0.0], [2.0**285]], dtype=torch.float64))
+    a, b = [2.0**54, 1.0, -(2.0**54)], [2.0**54, 0.75, -(2.0**54)]
+    assert segment.maximise_segment(model, a, b, 0).upper_loss >= wide_loss([Fraction(0), Fraction(8)], 0)
+    for threshold in (0.69315, 5.0, 8.0):
+        assert segment.certify_segment(model, a, b, 0, threshold).status != "certified"
+
+
+@given(strategies.networks_of_any_scale(n_outputs=2), st.data())
+@settings(max_examples=30, deadline=None)
+def test_certificates_hold_in_rational_arithmetic_at_any_scale(network, data):
+    layers = [layer for layer in network if isinstance(layer, nn.Linear)]
+    weights, biases = ([getattr(layer, name).detach().numpy() for layer in layers] for name in ("weight", "bias"))
+    n_inputs = layers[0].in_features
+    numbers = st.lists(strategies.numbers_of_any_scale(), min_size=n_inputs, max_size=n_inputs)
+    a, b = data.draw(numbers), data.draw(numbers)
+    breakpoints = oracles.walk_segment(weights, biases, a, b)
+    truth = max(wide_loss(outputs, 0) for _, outputs in breakpoints)
+    found = segment.maximise_segment(network, a, b, 0)
+    known = (found.lower_loss, found.upper_loss, found.upper_loss_everywhere, found.upper_error)
+    assert not any(math.isnan(number) for number in known)
+    assert found.lower_loss <= truth <= found.upper_loss <= found.upper_loss_everywhere
+    threshold = data.draw(st.sampled_from([1e-3, 0.69315, 5.0]) | st.just(float(truth) * (1 - 1e-9)).filter(bool))
+    certificate = segment.certify_segment(network, a, b, 0, threshold)
+    assert certificate.status != "certified" or truth <= threshold
+    if certificate.status == "violated":
+        point = [Fraction(number) for number in certificate.maximum.point.tolist()]
+        assert wide_loss(oracles.relu_outputs(weights, biases, point), 0) > threshold
+
+
+def test_what_passes_the_range_of_float64_is_undecided():
+    # 1e308 + 1e308 - 1e308 - 1e308 is -inf or no number on the way, and a ReLU of -inf would be 0.
+    model = nn.Sequential(nn.Linear(1, 4, dtype=torch.float64), nn.Linear(4, 1), nn.ReLU(), nn.Linear(1, 2)).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(0.0)
+        model[0].weight.fill_(1.5e308)
+        model[1].weight.copy_(torch.tensor([[-1.0, -1.0, 1.0, 1.0]]))
+        model[1].bias.fill_(3.0)
+        model[3].weight.copy_(torch.tensor([[0.0], [1.0]]))
+    certificate = segment.certify_segment(model.eval(), [0.5], [1.0], 0, 2.0)  # the loss is log(1 + e^3) everywhere
+    assert certificate.status == "undecided"
+    assert certificate.maximum.upper_loss >= math.log(1.0 + math.exp(3.0))
+
+
+def test_logits_too_far_apart_for_float64_are_undecided():
+    model = nn.Linear(1, 2, dtype=torch.float64).eval()
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[-1.7e308], [1.7e308]], dtype=torch.float64))
+        model.bias.zero_()
+    found = segment.maximise_segment(model, [0.9], [1.0], 0)
+    assert (found.loss, found.lower_loss, found.upper_loss, found.covered) == (math.inf, 0.0, math.inf, 1.0)
+    assert segment.certify_segment(model, [0.9], [1.0], 0, 5.0).status == "undecided"
+
+
+def test_a_smooth_function_before_a_huge_gain_is_left_undecided_in_time():
+    model = nn.Sequential(nn.Tanh(), nn.Linear(1, 2, dtype=torch.float64)).eval()
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[0.0], [1e300]], dtype=torch.float64))
+        model[1].bias.zero_()
+    for b in (1.0, 1e200):
+        certificate = segment.certify_segment(model, [-b], [0.0], 0, 0.7, piece_budget=1000)
+        assert certificate.status == "undecided"
+
+
+def test_ends_too_far_apart_for_float64_are_refused():
+    with pytest.raises(
+        ValueError, match=r"^a and b must differ by numbers below 1.8e308, the largest float64, got larg"
+    ):
+        segment.maximise_segment(hat().double(), [-1.5e308], [1.5e308], 0)
+
+
+def test_a_threshold_of_float32_is_compared_exactly():
+    # As float32, 0.1 is 0.1 + 1.5e-9: a loss in between is below it, and not rounded to it.
+    for threshold in (np.float32(0.1), torch.tensor(0.1)):
+        loss = segment.ConvexLoss(function=lambda logits: logits[:, 0], upper_slope=np.float32(1.0))
+        model = nn.Linear(1, 2, dtype=torch.float64).eval()
+        with torch.no_grad():
+            model.weight.zero_()
+            model.bias.fill_(float(threshold) + 1e-10)
+        certificate = segment.certify_segment(model, [0.0], [1.0], loss, threshold)
+        assert certificate.status == "violated"
+        assert certificate.loss_threshold == float(threshold)
+
+
+@pytest.mark.parametrize("size", [1.6e308, 1e-200, 1e-320])
+def test_bends_are_found_where_sums_and_squares_leave_the_range_of_float64(size):
+    stage = stages.prepare(nn.ReLU(), (1,), device=CPU)[1]
+    values = torch.tensor([[size], [-size]], dtype=torch.float64)
+    times, residue = tracing._bends(stage, torch.tensor([0.0, 1.0], dtype=torch.float64), values, 1.0)
+    assert times.tolist() == [0.5]
+    assert residue >= size / 2.0
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.int64])
+def test_weights_that_are_no_real_numbers_are_refused(dtype):
+    model = nn.Linear(2, 2, bias=False).eval()
+    model.weight = nn.Parameter(torch.ones(2, 2, dtype=dtype), requires_grad=False)
+    with pytest.raises(TypeError, match=rf"^layer '.*' must have real floating-point weights, got {dtype}$"):
+        segment.maximise_segment(model, np.zeros(2), np.ones(2), 0)
+
+
+def test_a_batch_norm_that_overflows_with_its_layer_is_refused():
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(1e200)
+    with pytest.raises(
+        ValueError, match=r"^layer '1' must have scales, and weights times them, below 1.8e308, got lar"
+    ):
+        segment.maximise_segment(model, np.zeros(2), np.ones(2), 0)

@@ -1,8 +1,10 @@
 """The bound composed of the steps' constants."""
 
 import collections
+import contextlib
 import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import oracles
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from empirical import torchvision
-from lipschitz import fully_connected, norms, upper
+from lipschitz import absolute, closed_forms, fully_connected, liplt, norms, rescaling, sdp, upper
 
 NORMS = (1, 2, math.inf)
 
@@ -306,6 +308,81 @@ def test_the_bound_is_not_below_exact_constants(seed, norm):
     layers = [linear(weight, bias) for weight, bias in zip(weights, biases, strict=True)]
     model = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
     assert oracles.relu_lipschitz_constant(weights, biases, norm) <= upper_product(model, norm=norm).value
+
+
+METHODS = {
+    "product": lambda model, shape, norm: upper.upper_product(model, shape, norm=norm),
+    "rescaled": lambda model, shape, norm: rescaling.upper_rescaled(model, shape, norm=norm, n_steps=3),
+    "absolute": lambda model, shape, norm: absolute.upper_absolute(model, shape, norm=norm),
+    "liplt": lambda model, shape, norm: liplt.upper_liplt(model, shape, norm=norm),
+    "lipsdp": lambda model, shape, norm: sdp.upper_lipsdp(model, shape, max_sweeps=8),
+    "closed form": lambda model, shape, norm: closed_forms.upper_closed_form(model, shape),
+}
+
+
+@given(strategies.networks_of_any_scale(), st.data())
+@settings(max_examples=20, deadline=None)
+def test_no_bound_is_below_an_exact_secant_whatever_the_scale(network, data):
+    layers = [layer for layer in network if isinstance(layer, nn.Linear)]
+    weights, biases = ([getattr(layer, name).detach().numpy() for layer in layers] for name in ("weight", "bias"))
+    n_inputs = layers[0].in_features
+    vectors = st.lists(strategies.numbers_of_any_scale(), min_size=n_inputs, max_size=n_inputs)
+    secants = []
+    for _ in range(4):
+        x = [Fraction(number) for number in data.draw(vectors)]
+        dx = [Fraction(number) for number in data.draw(vectors.filter(any))]
+        ends = [oracles.relu_outputs(weights, biases, end) for end in (x, [a + b for a, b in zip(x, dx, strict=True)])]
+        secants.append((dx, [b - a for a, b in zip(*ends, strict=True)]))
+    for (name, bound), norm in itertools.product(METHODS.items(), NORMS):
+        if norm != 2 and name in ("lipsdp", "closed form"):
+            continue
+        value = math.inf
+        with contextlib.suppress(RuntimeError):  # documented for these two, where weights span too much of the range
+            value = bound(network, (n_inputs,), norm).value
+        assert all(oracles.is_at_least_secant(value, dx, dy, norm) for dx, dy in secants), (name, norm, value)
+
+
+@pytest.mark.parametrize("name", ["product", "rescaled", "absolute", "liplt", "lipsdp", "closed form"])
+@pytest.mark.parametrize(
+    "exponents", [(-565, 283, 285), (600, 600, -1000), (-600, -600, 1000), (1020, 1020, -1000), (-1070, 30, 1000)]
+)
+def test_the_scales_of_layers_do_not_matter_but_their_product(name, exponents):
+    model = nn.Sequential(
+        *(linear(2.0**exponent * np.array([[1.0, 2.0], [0.5, 1.0]])) for exponent in exponents)
+    )  # of norm 2.5, and of rank one: the product of the three is 2.5 * 2^2 times the first
+    truth = 2.5 * 4.0 * 2.0 ** sum(exponents) if sum(exponents) < 1020 else math.inf
+    for norm in (2,) if name in ("lipsdp", "closed form") else NORMS:
+        value = METHODS[name](model, (2,), norm).value
+        assert value >= truth * (1.0 if norm == 2 else 0.5)
+
+
+@pytest.mark.parametrize("name", ["product", "rescaled", "absolute", "liplt"])
+def test_a_scale_that_underflows_on_the_way_is_counted(name):
+    # 1e-200 twice, then 1e250 twice: the slope is 1e100.
+    class Scaled(nn.Module):
+        def forward(self, x):
+            return x * 1e-200 * 1e-200 * 1e250 * 1e250
+
+    assert METHODS[name](Scaled(), (2,), 2).value >= 0.999e100
+    chain = nn.Sequential(linear(np.eye(2)), Scaled(), linear(np.eye(2)))
+    assert sdp.upper_lipsdp(chain, (2,)).value >= 0.999e100
+
+
+@pytest.mark.parametrize("name", ["product", "rescaled", "liplt", "absolute"])
+@pytest.mark.parametrize("kind", [nn.MaxPool2d, nn.AvgPool2d])
+def test_settings_of_poolings_may_be_lists(name, kind):
+    values = [
+        METHODS[name](nn.Sequential(kind(form([3, 2]), form([2, 1]), form([1, 1]))), (1, 4, 4), norm).value
+        for form, norm in itertools.product((list, tuple), NORMS)
+    ]
+    assert values[:3] == values[3:]
+
+
+@pytest.mark.parametrize("name", ["product", "rescaled", "liplt", "absolute"])
+def test_a_batch_norm_that_overflows_with_its_layer_makes_infinity(name):
+    model = nn.Sequential(linear(1e200 * np.eye(2)), nn.BatchNorm1d(2, dtype=torch.float64)).eval()
+    model[1].weight.data.fill_(1e200)
+    assert METHODS[name](model, (2,), 2).value == math.inf
 
 
 def test_complex_weights_are_refused():
