@@ -9,7 +9,7 @@ from percolation import statistics
 
 
 def test_holm_by_hand():
-    # In rising order 0.005, 0.01, 0.03, 0.04, times 4, 3, 2, 1: 0.02, 0.03, 0.06, 0.04, and never falling: 0.06 at the end.
+    # In rising order 0.005, 0.01, 0.03, 0.04, times 4, 3, 2, 1: 0.02, 0.03, 0.06, 0.04; never falling: 0.06 at the end.
     np.testing.assert_allclose(statistics.holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02], rtol=1e-12)
     np.testing.assert_allclose(statistics.holm([0.6, 0.3]), [0.6, 0.6])
     assert statistics.holm([0.9, 0.8]).tolist() == [1, 1]
