@@ -53,7 +53,7 @@ def _describe_untrained(summary: Mapping[str, Any]) -> str:
             table(rows, columns),
             "",
             f"{n_pairs} pairs, {summary['n_networks']} network(s); the table is of the {summary['n_pairs_low_ends']}"
-            f" whose two ends are at most {summary['delta']:g}; connected: so is the loss everywhere on the path, as sampled",
+            f" whose two ends are at most {summary['delta']:g}; connected: so is all of the path, as sampled",
             f"ends optimised to {summary['threshold']:g}: {ends}",
             lengths,
         ]

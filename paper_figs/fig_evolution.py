@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from empirical import evolution
-from empirical.untrained import has_low_ends
+from empirical.untrained import has_low_ends, quartiles
 from paper_figs import style
 from paper_figs.plot import Plot, Verdict, decide, with_images
 
@@ -122,7 +122,8 @@ def _draw_mean(axis: Axes, dataset: xr.Dataset) -> None:
 
 def _draw_quartiles(axis: Axes, dataset: xr.Dataset) -> None:
     stages = dataset["stage"].to_numpy()
-    lower, median, upper = _primary(dataset).quantile((0.25, 0.5, 0.75), ("seed", "class", "pair"))
+    each = _primary(dataset).transpose("stage", ...).to_numpy().reshape(len(stages), -1)
+    lower, median, upper = np.array([quartiles(values) for values in each]).T
     axis.fill_between(stages, lower, upper, color=style.COLOURS["spread"], alpha=0.5, linewidth=0)
     axis.plot(stages, median, "o-", color=style.COLOURS["trained"], markersize=3)
     for one in _primary(dataset).mean(("class", "pair")).transpose("seed", "stage"):
