@@ -201,7 +201,7 @@ def _summarise(settings: ScalingSettings, dataset: xr.Dataset) -> dict[str, Any]
     rows = []
     for i in range(dataset.sizes["kind"]):
         one = dataset.isel(kind=i)
-        is_low = one["low_ends"].astype(bool)
+        is_low = one["low_ends"] != 0  # or not known, nan, in the kept run
         n_low = int(is_low.sum())
         primary = one["barrier"].isel(round=0).where(is_low)
         rows.append(

@@ -66,8 +66,8 @@ def _kinds(dataset: xr.Dataset, changed: str) -> list[tuple[float, xr.Dataset]]:
 
 
 def _is_low(pairs: xr.Dataset) -> xr.DataArray:
-    """Return whether both ends of a pair are at most delta."""
-    return pairs["low_ends"].astype(bool)
+    """Return whether both ends of a pair are at most delta, or not known: such pairs, all apart, count against a share."""
+    return pairs["low_ends"] != 0
 
 
 def _shares(each: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -257,12 +257,9 @@ def caption(dataset: xr.Dataset) -> str:
 
 def _unknown(dataset: xr.Dataset) -> str:
     """Return how many pairs count as having low ends since their ends' losses are not known, as a remark."""
-    n = int(dataset.attrs.get("n_unknown_ends", 0))
-    return (
-        f", or not known to be above ({n} pairs of the kept run, none connected: their shares are bounds from below)"
-        if n
-        else ""
-    )
+    n = int(dataset["low_ends"].isnull().sum())
+    remark = f", {n} of them, none connected, since the kept run has no losses of theirs: shares connected are bounds from below, (c) from above"
+    return remark if n else ""
 
 
 def _unreached(dataset: xr.Dataset) -> str:
@@ -308,10 +305,13 @@ def _of_sizes(
     needed = ", ".join(f"{one.mean():.3g}" if one.size else "none" for one in rounds)
     trend = {"holds": "falling", "fails": "rising", "open": "neither clearly falling nor rising"}[outcome]
     shown = ", ".join(f"{slope:.2f}" for slope in slopes) or "none"
+    half = len(kinds) // 2
+    upper = _slopes(np.log(dimensions[half:]), kinds[half:])
     corrected = "" if np.isnan(p) else f", p = {p:.2g} corrected by Holm"
     explanation = (
         f"Rounds by which the need changes with each e-fold of the dimension, by network: {shown} (two-sided t-test over "
-        f"{len(slopes)} networks{corrected}: {trend})."
+        f"{len(slopes)} networks{corrected}: {trend}). From {dimensions[half]} dimensions on it falls in {int((upper < 0).sum())} of "
+        f"{len(upper)} networks."
     )
     if not is_scaled:
         outcome = "holds with a correction" if outcome == "holds" else outcome
@@ -334,9 +334,13 @@ def _of_sizes(
 
 
 def _rounds(pairs: xr.Dataset) -> np.ndarray:
-    """Return the rounds that each pair of low ends needed; one more than were made where they did not suffice."""
+    """Return the rounds that each pair of low ends needed; one more than were made where they did not suffice.
+
+    Pairs whose ends are not known, all apart and most of them in low dimension, are left out: that works against a need
+    that falls with the dimension.
+    """
     connected = pairs["is_connected"].to_numpy().astype(bool).reshape(-1, pairs.sizes["round"])
-    is_low = _is_low(pairs).to_numpy().ravel()
+    is_low = (pairs["low_ends"] == 1).to_numpy().ravel()
     return np.where(connected.any(axis=1), connected.argmax(axis=1), connected.shape[1])[is_low]
 
 
