@@ -36,7 +36,7 @@ def _describe_untrained(summary: Mapping[str, Any]) -> str:
         "all": "of all",
     }
     n_pairs = summary["n_pairs"]
-    lengths = "no pair has both ends below delta"
+    lengths = "no pair has both ends at most delta"
     if summary["n_pairs_low_ends"]:
         lengths = (
             "length of the last path of such pairs over the distance of its ends: median "
