@@ -250,7 +250,7 @@ def caption(dataset: xr.Dataset) -> str:
         "of bypassing, with 95 % Wilson intervals as if pairs were independent, against the input's dimension, with the network as it comes (a) and with its last layer "
         "scaled until logits of unit noise spread as they do at 32 pixels (b); against the channels of the first stage (d), the number of "
         f"convolutions (e), and the factor on the standard deviation of their weights (f){_unreached(dataset)}. (c) Share of pairs whose two ends "
-        f"are at most delta. (h) Rounds that they needed, {settings.max_rounds + 1} where {settings.max_rounds} did not suffice, mean and standard error over networks. "
+        f"are at most delta. (h) Rounds that they needed, {settings.max_rounds + 1} where {settings.max_rounds} did not suffice, mean and standard error over networks{_left_out(dataset)}. "
         f"(g) {choices}. (i) Median barrier without scaling, bars are quartiles; dashed: delta.{scale}"
     )
 
@@ -260,6 +260,10 @@ def _unknown(dataset: xr.Dataset) -> str:
     n = int(dataset["low_ends"].isnull().sum())
     remark = f", {n} of them, none connected, since the kept run has no losses of theirs: shares connected are bounds from below, (c) from above"
     return remark if n else ""
+
+
+def _left_out(dataset: xr.Dataset) -> str:
+    return "; without those whose ends' losses are not known" if bool(dataset["low_ends"].isnull().any()) else ""
 
 
 def _unreached(dataset: xr.Dataset) -> str:

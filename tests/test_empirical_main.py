@@ -74,7 +74,7 @@ def test_a_table_of_the_evolution_can_be_read(tmp_path, capsys):
     assert "epoch test accuracy barrier mean std median quartiles pairs of low ends connected by round" in " ".join(
         printed.split()
     )
-    assert "12 of 12" in printed
+    assert "6 of 6" in printed
 
 
 def test_the_module_runs_as_a_command(tmp_path):
