@@ -343,10 +343,11 @@ def share(n_true: int, n: int) -> dict[str, Any]:
 def has_low_ends(end_losses: A, delta: float) -> A:
     """Return, for every pair, whether the losses of both its ends, along the last axis, are at most delta.
 
-    This is the conjecture's condition on two inputs. No path from an end above delta stays below it, whatever the
-    network: a pair without low ends tells of the optimisation of its ends and nothing of paths.
+    A path is connected around a class if the loss for it is at most delta on all of it (Section 4), ends included:
+    a pair without low ends is apart whatever the network, and tells of the optimisation of its ends alone.
     """
-    return (end_losses <= delta).all(axis=-1)
+    is_low: A = end_losses.max(axis=-1) <= delta
+    return is_low
 
 
 def quartiles(values: np.ndarray) -> list[float]:

@@ -192,7 +192,7 @@ def caption(dataset: xr.Dataset) -> str:
         f"of {sizes['stage']} stages {sizes['pair']} pair(s) of inputs for each of {sizes['class']} classes, optimised to a loss of "
         f"{settings.threshold:g} (dashed in a, close to the axis where barriers are large). (a) Loss on the straight line between them, averaged "
         "over trainings, pairs and classes for each stage, and over everything (black) with its standard deviation (shaded): of all pairs. "
-        f"(b-e) Of the pairs whose two ends have a loss of at most {settings.delta:g}, the conjecture's condition ({n_low:,} of {is_low.size:,}; "
+        f"(b-e) Of the pairs whose two ends have a loss of at most {settings.delta:g}, as Section 4 asks of a whole path ({n_low:,} of {is_low.size:,}; "
         "dashed in e: their share at each stage). (b) Highest loss on the line: mean and standard deviation over pairs, classes and trainings, cut at 0. "
         "(c) Its median and quartiles (band); thin lines: the mean of each training. (d) Its standard deviation over pairs and "
         "classes, of each training (thin) and their mean. (e) Share whose path keeps at most "

@@ -344,8 +344,8 @@ def _rounds(pairs: xr.Dataset) -> np.ndarray:
     that falls with the dimension.
     """
     connected = pairs["is_connected"].to_numpy().astype(bool).reshape(-1, pairs.sizes["round"])
-    is_low = (pairs["low_ends"] == 1).to_numpy().ravel()
-    return np.where(connected.any(axis=1), connected.argmax(axis=1), connected.shape[1])[is_low]
+    needed: np.ndarray = np.where(connected.any(axis=1), connected.argmax(axis=1), connected.shape[1])
+    return np.compress(pairs["low_ends"].to_numpy().ravel() == 1, needed)
 
 
 def _slopes(x: np.ndarray, kinds: Sequence[tuple[float, xr.Dataset]]) -> np.ndarray:

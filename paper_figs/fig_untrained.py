@@ -206,7 +206,7 @@ def caption(dataset: xr.Dataset) -> str:
         f"optimised from noise until their loss was {settings.threshold:g}: {ends}. Every barrier above delta (dashed) is bypassed by "
         f"optimising its highest point in the hyperplane orthogonal to its segment; this pair is {outcome}. (d) {n_pairs:,} pairs "
         f"({settings.n_networks} network(s), {len(settings.classes)} class(es), {settings.n_pairs} pair(s) each): share connected after so many "
-        f"rounds, of all and of the {int(_is_low(dataset).sum()):,} whose two ends have a loss of at most delta, the conjecture's condition; 95 % Wilson intervals, as if pairs of "
+        f"rounds, of all and of the {int(_is_low(dataset).sum()):,} whose two ends have a loss of at most delta, as Section 4 asks of a whole path; 95 % Wilson intervals, as if pairs of "
         f"one network were independent. Of A and C, {reached[0]:,} and {reached[1]:,} reached the threshold within "
         f"{settings.max_iterations:,} steps. (e, f) Of pairs with both ends at most delta: (e) barrier of every path that a round made, median and quartiles; "
         f"(f) length of these paths, the share that is shorter.{scale} Below: the drawn pair's inputs, each scaled to its own range."

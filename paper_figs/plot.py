@@ -80,7 +80,7 @@ def decide(family: Sequence[np.ndarray], *, n_families: int = 1) -> list[tuple[s
     is_tested = np.array([len(values) > 1 and np.ptp(values) > 0 for values in numbers], dtype=bool)
     p = np.full(len(numbers), np.nan)
     tested = [values for values, is_there in zip(numbers, is_tested, strict=True) if is_there]
-    p[is_tested] = np.minimum(1, n_families * holm([stats.ttest_1samp(values, 0).pvalue for values in tested]))
+    p[is_tested] = np.minimum(1, n_families * holm([float(stats.ttest_1samp(values, 0).pvalue) for values in tested]))
     return [
         ("open" if not value < 0.05 else "holds" if values.mean() > 0 else "fails", float(value))
         for values, value in zip(numbers, p, strict=True)
