@@ -14,15 +14,15 @@ _NAMES = ("primary", "secondary", "tertiary")
 def _describe_untrained(summary: Mapping[str, Any]) -> str:
     rows = []
     for found in summary["rounds"]:
-        connected, sound = found["connected"], found["connected_converged"]
+        connected, everyone = found["connected"], found["connected_all"]
         rows.append(
             {
                 "path": _NAMES[found["round"]] if found["round"] < len(_NAMES) else f"round {found['round']}",
                 "n_paths": found["n_paths"],
                 **dict(zip(("q1", "q2", "q3"), found["barrier_quartiles"], strict=True)),
                 "connected": f"{connected['n']} of {connected['of']}",
-                "interval": f"{connected['low']:.3f} to {connected['high']:.3f}",
-                "sound": f"{sound['n']} of {sound['of']}",
+                "interval": f"{connected['low']:.3f} to {connected['high']:.3f}" if connected["of"] else "",
+                "all": f"{everyone['n']} of {everyone['of']}",
             }
         )
     columns = {
@@ -33,9 +33,15 @@ def _describe_untrained(summary: Mapping[str, Any]) -> str:
         "q3": "quartile",
         "connected": "connected by then",
         "interval": "95 % (Wilson)",
-        "sound": "of converged ends",
+        "all": "of all",
     }
     n_pairs = summary["n_pairs"]
+    lengths = "no pair has both ends at most delta"
+    if summary["n_pairs_low_ends"]:
+        lengths = (
+            "length of the last path of such pairs over the distance of its ends: median "
+            f"{summary['length_ratio_median']:.3g}, largest {summary['length_ratio_max']:.3g}"
+        )
     ends = ", ".join(
         f"{end}: {n} of {n_pairs} reached it, median {summary['iterations_median'][end]:g} steps"
         for end, n in summary["converged"].items()
@@ -46,11 +52,10 @@ def _describe_untrained(summary: Mapping[str, Any]) -> str:
             "",
             table(rows, columns),
             "",
-            f"{n_pairs} pairs, {summary['n_networks']} network(s); connected: loss at most {summary['delta']:g}"
-            " everywhere on the path, as sampled",
+            f"{n_pairs} pairs, {summary['n_networks']} network(s); the table is of the {summary['n_pairs_low_ends']}"
+            f" whose two ends are at most {summary['delta']:g}; connected: so is all of the path, as sampled",
             f"ends optimised to {summary['threshold']:g}: {ends}",
-            f"length of the last path over the distance of its ends: median {summary['length_ratio_median']:.3g},"
-            f" largest {summary['length_ratio_max']:.3g}",
+            lengths,
         ]
     )
 
@@ -59,10 +64,10 @@ def _describe_scaling(summary: Mapping[str, Any]) -> str:
     rows = []
     for found in summary["rows"]:
         row = {"changed": f"{found['changed']} {found['value']}".strip(), "iterations": found["iterations_median"]}
-        row |= {"ends": f"{found['n_converged']} of {found['n_pairs']}", "primary": found["primary_quartiles"][1]}
-        row |= {f"round_{k}": f"{one['share']:.2f}" for k, one in enumerate(found["connected"])}
+        row |= {"ends": f"{found['n_low_ends']} of {found['n_pairs']}", "primary": found["primary_quartiles"][1]}
+        row |= {f"round_{k}": str(one["n"]) for k, one in enumerate(found["connected"])}
         rows.append(row)
-    columns = {"changed": "changed", "iterations": "steps", "ends": "converged", "primary": "primary barrier"}
+    columns = {"changed": "changed", "iterations": "steps", "ends": "pairs of low ends", "primary": "primary barrier"}
     columns |= {key: f"after {key.removeprefix('round_')}" for key in rows[0] if key.startswith("round_")}
     return "\n".join(
         [
@@ -80,8 +85,8 @@ def _describe_evolution(summary: Mapping[str, Any]) -> str:
     for stage in summary["stages"]:
         row = dict(stage)
         row |= zip(("lower", "median", "upper"), stage["barrier_quartiles"], strict=True)
-        row["connected"] = " ".join(f"{share:.0%}" for share in stage["connected_by_round"])
-        row["converged"] = f"{stage['n_converged']} of {stage['n_inputs']}"
+        row["connected"] = " ".join(str(n) for n in stage["n_connected_by_round"])
+        row["low_ends"] = f"{stage['n_pairs_low_ends']} of {stage['n_pairs_of_stage']}"
         rows.append(row)
     columns = {
         "stage": summary["unit"],
@@ -91,8 +96,8 @@ def _describe_evolution(summary: Mapping[str, Any]) -> str:
         "median": "median",
         "lower": "quartiles",
         "upper": "",
+        "low_ends": "pairs of low ends",
         "connected": "connected by round",
-        "converged": "converged",
         "iterations_median": "iterations",
     }
     about = f"{summary['n_classes']} classes x {summary['n_pairs']} pairs x {summary['n_trainings']} training(s)"
@@ -103,7 +108,8 @@ def _describe_evolution(summary: Mapping[str, Any]) -> str:
             table(rows, columns),
             "",
             f"{about}; inputs optimised to a loss of {summary['threshold']:g}; {summary['unit']} 0 is untrained",
-            f"connected: loss at most {summary['delta']:g} on the path, as sampled, after 0, 1, ... bypassing rounds",
+            f"of pairs of low ends: both at most {summary['delta']:g}; connected: loss at most that on the path,"
+            " as sampled, after 0, 1, ... bypassing rounds",
         ]
     )
 

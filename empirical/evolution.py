@@ -25,7 +25,7 @@ from empirical import captured, checkpoints, data, models, train
 from empirical.data import Images
 from empirical.models import N_CLASSES, Network, Precision
 from empirical.synthesis import noise
-from empirical.untrained import UntrainedSettings, connect_pairs
+from empirical.untrained import UntrainedSettings, connect_pairs, has_low_ends, quartiles
 from percolation import campaign
 from percolation.campaign import Arrays, Experiment
 
@@ -340,17 +340,21 @@ def _summarise(settings: EvolutionSettings, dataset: xr.Dataset) -> dict[str, An
     rows = []
     for i, stage in enumerate(stages(settings)):
         one = dataset.isel(stage=i)
-        primary = one["barrier"].isel(round=0).astype(np.float64)
+        is_low = has_low_ends(one["end_loss"], settings.delta)
+        everywhere = one["barrier"].isel(round=0).astype(np.float64)
+        primary = everywhere.where(is_low)
         rows.append(
             {
                 "stage": stage,
                 "test_accuracy": float(one["test_accuracy"].mean()),
+                "n_pairs_of_stage": int(is_low.size),
+                "n_pairs_low_ends": int(is_low.sum()),
                 "barrier_mean": float(primary.mean()),
                 "barrier_std": float(primary.std()),
-                "barrier_quartiles": np.quantile(primary, _QUARTILES).tolist(),
+                "barrier_quartiles": quartiles(primary.to_numpy()),
                 "barrier_mean_of_trainings": primary.mean(("class", "pair")).values.tolist(),
-                "connected_by_round": connected(one).mean(("seed", "class", "pair")).values.tolist(),
-                **_of_converged(one),
+                "n_connected_by_round": (connected(one) & is_low).sum(("seed", "class", "pair")).values.tolist(),
+                "barrier_mean_all": float(everywhere.mean()),
                 "n_inputs": int(one["converged"].size),
                 "n_converged": int(one["converged"].sum()),
                 "iterations_median": float(one["iterations"].median()),
@@ -366,17 +370,6 @@ def _summarise(settings: EvolutionSettings, dataset: xr.Dataset) -> dict[str, An
         "n_classes": len(settings.classes),
         "n_pairs": settings.n_pairs,
         "stages": rows,
-    }
-
-
-def _of_converged(stage: xr.Dataset) -> dict[str, Any]:
-    """Return how many pairs have both ends at the threshold, their mean barrier, and how many of them are connected."""
-    is_sound = stage["converged"].all("end")
-    n_connected = (connected(stage) & is_sound).sum(("seed", "class", "pair"))
-    return {
-        "n_pairs_converged": int(is_sound.sum()),
-        "barrier_mean_converged": float(stage["barrier"].isel(round=0).astype(np.float64).where(is_sound).mean()),
-        "n_connected_converged_by_round": n_connected.values.tolist(),
     }
 
 

@@ -101,12 +101,12 @@ def experiment(device: str) -> Experiment[ScalingSettings, Task]:
         seed = campaign.seed_sequence(settings.seed, f"network={task.network}")
         with captured.task_on(where):
             found = untrained.run_network(_with(settings, task), seed, where)
-        kept = ("barrier", "is_connected", "length_ratio", "deviation", "converged", "iterations")
+        kept = ("barrier", "is_connected", "length_ratio", "deviation", "converged", "iterations", "end_loss")
         return {name: found[name] for name in kept}
 
     return Experiment(
         name="network_scaling",
-        version=1,
+        version=2,
         tasks=lambda settings: {_key(task): task for task in _tasks(settings)},
         run_task=run_task,
         collect=_collect,
@@ -165,6 +165,7 @@ _VARIABLES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "deviation": ((*_EACH, "round"), "1", "largest distance from the straight segment over its length"),
     "converged": ((*_EACH, "end"), "1", "the end's loss reached the threshold"),
     "iterations": ((*_EACH, "end"), "1", "optimisation steps of the end"),
+    "low_ends": (_EACH, "1", "the losses of both ends are at most delta"),
 }
 
 
@@ -172,7 +173,11 @@ def _collect(settings: ScalingSettings, arrays: Mapping[str, Arrays]) -> xr.Data
     tasks = _tasks(settings)[:: settings.n_networks]
 
     def gathered(name: str) -> np.ndarray:
-        values = np.stack([arrays[_key(task)][name] for task in _tasks(settings)])
+        each = [arrays[_key(task)] for task in _tasks(settings)]
+        if name == "low_ends":
+            values = np.stack([untrained.has_low_ends(found["end_loss"], settings.delta) for found in each])
+        else:
+            values = np.stack([found[name] for found in each])
         return values.reshape(len(tasks), settings.n_networks, *values.shape[1:])
 
     dataset = xr.Dataset(
@@ -196,17 +201,20 @@ def _summarise(settings: ScalingSettings, dataset: xr.Dataset) -> dict[str, Any]
     rows = []
     for i in range(dataset.sizes["kind"]):
         one = dataset.isel(kind=i)
-        primary = one["barrier"].isel(round=0)
+        is_low = one["low_ends"] != 0  # or not known, nan, in the kept run
+        n_low = int(is_low.sum())
+        primary = one["barrier"].isel(round=0).where(is_low)
         rows.append(
             {
                 "changed": str(one["changed"].item()),
                 "value": str(one["value"].item()),
-                "n_pairs": primary.size,
+                "n_pairs": is_low.size,
+                "n_low_ends": n_low,
                 "n_converged": int(one["converged"].all("end").sum()),
                 "iterations_median": float(one["iterations"].median()),
-                "primary_quartiles": primary.quantile([0.25, 0.5, 0.75]).to_numpy().tolist(),
+                "primary_quartiles": untrained.quartiles(primary.to_numpy()),
                 "connected": [
-                    untrained.share(int(one["is_connected"].isel(round=k).sum()), primary.size)
+                    untrained.share(int((one["is_connected"].isel(round=k).astype(bool) & is_low).sum()), n_low)
                     for k in range(settings.max_rounds + 1)
                 ],
             }

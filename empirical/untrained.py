@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import product
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -40,6 +40,7 @@ from lipschitz import segment, stages
 from percolation.campaign import Arrays, Experiment
 from percolation.growth import Z_95, wilson_interval
 
+A = TypeVar("A", xr.DataArray, np.ndarray)
 Bypass = Literal["step", "gradient", "free"]
 ENDS = ("A", "C")
 IMAGES = ("A", "B", "B'", "C")
@@ -332,65 +333,93 @@ def _collect(settings: UntrainedSettings, arrays: Mapping[str, Arrays]) -> xr.Da
 
 
 def share(n_true: int, n: int) -> dict[str, Any]:
-    """Return a count, its share and the share's 95 % Wilson interval; nan for none of none."""
+    """Return a count, its share and 95 % Wilson interval, as if all were independent; nan for none of none."""
     if n == 0:
         return {"n": 0, "of": 0, "share": np.nan, "low": np.nan, "high": np.nan}
     low, high = wilson_interval(n_true, n, z=Z_95)
     return {"n": n_true, "of": n, "share": n_true / n, "low": low, "high": high}
 
 
+def has_low_ends(end_losses: A, delta: float) -> A:
+    """Return, for every pair, whether the losses of both its ends, along the last axis, are at most delta.
+
+    A path is connected around a class if the loss for it is at most delta on all of it (Section 4), ends included:
+    a pair without low ends is apart whatever the network, and tells of the optimisation of its ends alone.
+    """
+    is_low: A = end_losses.max(axis=-1) <= delta
+    return is_low
+
+
+def quartiles(values: np.ndarray) -> list[float]:
+    """Return the quartiles of the values that are finite; nan for none."""
+    there = values[np.isfinite(values)]
+    return np.quantile(there, (0.25, 0.5, 0.75)).tolist() if there.size else [np.nan] * 3
+
+
 def _interval(shares: np.ndarray) -> list[float]:
-    """Return the 95 % interval of Student's t of the mean share, within 0 and 1."""
-    if np.ptp(shares) == 0:
+    """Return a 95 % interval of the mean share over networks, within 0 and 1; nan for fewer than two networks.
+
+    Student's t, with networks as the independent samples. Where the share is 1 in all n of them, from the lower end of
+    Wilson's interval of n networks of n: the mean share is no smaller than the probability that a network's is 1. Where
+    it is 0 in all, likewise up to the upper end; nan where all have another one.
+    """
+    n = len(shares)
+    if n < 2:
         return [np.nan, np.nan]
-    reach = stats.t.ppf(0.975, len(shares) - 1) * shares.std(ddof=1) / np.sqrt(len(shares))
+    if np.ptp(shares) == 0:
+        is_limit = shares[0] in (0, 1)
+        return list(wilson_interval(n * shares[0], n, z=Z_95)) if is_limit else [np.nan, np.nan]
+    reach = stats.t.ppf(0.975, n - 1) * shares.std(ddof=1) / np.sqrt(n)
     return [max(0.0, float(shares.mean() - reach)), min(1.0, float(shares.mean() + reach))]
 
 
-def by_round(dataset: xr.Dataset) -> list[dict[str, Any]]:
-    """Return, for each round that any pair needed, the pairs connected by then and the barriers of its paths.
+def by_round(dataset: xr.Dataset, delta: float) -> list[dict[str, Any]]:
+    """Return, for each round that any pair of low ends needed, such pairs connected by then and their paths' barriers.
 
-    ``connected`` is over all pairs, ``connected_converged`` over those whose two ends reached the threshold; both with
-    Wilson's interval, which is that of independent pairs. ``over_networks`` is the 95 % interval of Student's t of the
-    share connected, with networks as the independent samples; nan for a single one, or where all have one share.
+    Everything is of the pairs of :func:`has_low_ends`, but for ``connected_all``, over all pairs: a pair whose end lies
+    above delta is never connected. The intervals of shares are Wilson's, as if pairs were independent.
+    ``over_networks`` is the 95 % interval of the mean of networks' own shares, with networks as the independent
+    samples: Student's t, or Wilson's where all connect all or none of their pairs; nan for a single network.
     """
-    barriers = dataset["barrier"].to_numpy().reshape(-1, dataset.sizes["round"])
-    connected = dataset["is_connected"].to_numpy().astype(bool).reshape(barriers.shape)
-    is_sound = dataset["converged"].to_numpy().astype(bool).all(axis=-1).ravel()
-    by_network = dataset["is_connected"].mean(("class", "pair")).to_numpy()
+    is_low = has_low_ends(dataset["end_loss"], delta)
+    connected = dataset["is_connected"].astype(bool)
+    each = connected.where(is_low).mean(("class", "pair")).to_numpy()  # of each network, of all rounds
     rows = []
-    for i, column in enumerate(barriers.T):
+    for i in range(dataset.sizes["round"]):
+        column = dataset["barrier"].isel(round=i).where(is_low).to_numpy()
         column = column[np.isfinite(column)]
-        if not len(column):
+        if i > 0 and not len(column):
             break
-        quartiles = np.quantile(column, (0.25, 0.5, 0.75)).tolist()
+        there = connected.isel(round=i)
+        shares = each[:, i][np.isfinite(each[:, i])]
         rows.append(
             {
                 "round": i,
                 "n_paths": len(column),
-                "barrier_quartiles": quartiles,
-                "barrier_range": [float(column.min()), float(column.max())],
-                "connected": share(int(connected[:, i].sum()), len(connected)),
-                "connected_converged": share(int(connected[is_sound, i].sum()), int(is_sound.sum())),
-                "over_networks": _interval(by_network[:, i]),
+                "barrier_quartiles": quartiles(column),
+                "barrier_range": [float(column.min()), float(column.max())] if len(column) else [np.nan] * 2,
+                "connected": share(int((there & is_low).sum()), int(is_low.sum())),
+                "over_networks": _interval(shares),
+                "connected_all": share(int(there.sum()), there.size),
             }
         )
     return rows
 
 
 def _summarise(settings: UntrainedSettings, dataset: xr.Dataset) -> dict[str, Any]:
-    rounds = by_round(dataset)
+    is_low = has_low_ends(dataset["end_loss"], settings.delta)
     n_rounds = dataset["length_ratio"].notnull().sum("round")
-    last = dataset["length_ratio"].isel(round=n_rounds - 1)  # of each pair's last path
+    last = dataset["length_ratio"].isel(round=n_rounds - 1).where(is_low)  # of each pair's last path
     certified = dataset["certified_upper"].max("segment").to_numpy()
-    per_network = dataset["is_connected"].isel(round=-1).mean(("class", "pair")).to_numpy()
+    per_network = dataset["is_connected"].isel(round=-1).where(is_low).mean(("class", "pair")).to_numpy()
     return {
         "network": settings.network,
         "threshold": settings.threshold,
         "delta": settings.delta,
         "n_networks": settings.n_networks,
         "n_pairs": dataset["barrier"].isel(round=0).size,
-        "rounds": rounds,
+        "n_pairs_low_ends": int(is_low.sum()),
+        "rounds": by_round(dataset, settings.delta),
         "connected_by_network": per_network.tolist(),
         "iterations_median": dict(zip(ENDS, dataset["iterations"].median(_EACH).to_numpy().tolist(), strict=True)),
         "converged": {end: int(n) for end, n in zip(ENDS, dataset["converged"].sum(_EACH).to_numpy(), strict=True)},

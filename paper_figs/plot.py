@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 from pydantic import BaseModel
+from scipy import stats
 
 from percolation.campaign import Experiment
+from percolation.statistics import holm
 
 S = TypeVar("S", bound=BaseModel)
 
@@ -62,6 +65,26 @@ class Plot:
 def with_images(settings: S, name: str, with_digest: Callable[[S], S]) -> S:
     """Return the settings for the named images; a preset that asks for others than the digits keeps them."""
     return with_digest(settings if name == "digits" else settings.model_copy(update={"data": name}))
+
+
+def decide(family: Sequence[np.ndarray], *, n_families: int = 1) -> list[tuple[str, float]]:
+    """Return, for each claim of a family, whether it holds, fails or is open, and the corrected p-value of its test.
+
+    Of each claim there is one number for every independent run (a training, a network), larger than 0 if the claim is
+    true of that run. Student's two-sided t-test compares their mean with 0; the p-values are corrected by Holm within
+    the family and, by Bonferroni, for ``n_families`` families of as many verdicts on the same claims. Below 0.05 the
+    claim holds or fails by the mean's sign, above it is open. So is a claim that is not tested, with p = nan: with
+    fewer than two numbers, or none that differ, nothing says how far chance reaches.
+    """
+    numbers = [values[np.isfinite(values)] for values in family]
+    is_tested = np.array([len(values) > 1 and np.ptp(values) > 0 for values in numbers], dtype=bool)
+    p = np.full(len(numbers), np.nan)
+    tested = [values for values, is_there in zip(numbers, is_tested, strict=True) if is_there]
+    p[is_tested] = np.minimum(1, n_families * holm([float(stats.ttest_1samp(values, 0).pvalue) for values in tested]))
+    return [
+        ("open" if not value < 0.05 else "holds" if values.mean() > 0 else "fails", float(value))
+        for values, value in zip(numbers, p, strict=True)
+    ]
 
 
 def uncertain(value: float, error: float) -> str:

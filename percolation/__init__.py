@@ -5,5 +5,5 @@ never stored), :mod:`~percolation.clusters` (lattices in memory), :mod:`~percola
 :mod:`~percolation.rare` (tiny probabilities), :mod:`~percolation.finite_clusters` (exact). Theory:
 :mod:`~percolation.meanfield`, :mod:`~percolation.labels` (Eq. 4), :mod:`~percolation.audit` (every claim). Fields:
 :mod:`~percolation.fields`, :mod:`~percolation.levelsets`, :mod:`~percolation.wide`. Thresholds:
-:mod:`~percolation.threshold`. Runs: :mod:`~percolation.campaign`.
+:mod:`~percolation.threshold`. Runs: :mod:`~percolation.campaign`. Many tests at once: :mod:`~percolation.statistics`.
 """

@@ -97,16 +97,18 @@ def test_rounds_bring_the_barrier_below_delta_and_then_leave_it(finished):
 def test_the_summary_quotes_the_result(finished):
     for i, row in enumerate(finished.summary["stages"]):
         barriers = finished.dataset["barrier"].values[:, i, ..., 0].astype(float)
-        assert row["barrier_quartiles"][1] == np.median(barriers)
-        assert row["barrier_mean_of_trainings"] == [barriers[0].mean(), barriers[1].mean()]
-        assert row["barrier_std"] == pytest.approx(barriers.std(), rel=1e-12)
-        assert row["connected_by_round"][0] == (barriers <= TINY.delta).mean()
+        is_low = (finished.dataset["end_loss"].values[:, i] <= TINY.delta).all(axis=-1)
+        assert row["barrier_mean_all"] == barriers.mean()
+        assert (row["n_pairs_low_ends"], row["n_pairs_of_stage"]) == (is_low.sum(), 8)
+        assert row["barrier_mean"] == pytest.approx(barriers[is_low].mean())
+        assert row["barrier_quartiles"][1] == np.median(barriers[is_low])
+        each = [barriers[k][is_low[k]].mean() for k in range(2)]
+        assert row["barrier_mean_of_trainings"] == pytest.approx(each)
+        assert row["barrier_std"] == pytest.approx(barriers[is_low].std(), rel=1e-12)
         assert row["n_converged"] <= row["n_inputs"] == 16
-        is_sound = finished.dataset["converged"].values[:, i].all(axis=-1)
-        assert row["n_pairs_converged"] == is_sound.sum()
-        assert row["barrier_mean_converged"] == pytest.approx(barriers[is_sound].mean())
-        last = finished.dataset["barrier"].values[:, i, ..., -1]
-        assert row["n_connected_converged_by_round"][-1] == (last[is_sound] <= TINY.delta).sum()
+        for k, n in enumerate(row["n_connected_by_round"]):
+            of_round = finished.dataset["barrier"].values[:, i, ..., k]
+            assert n == (of_round <= TINY.delta).sum() == (of_round[is_low] <= TINY.delta).sum()
         assert 0 <= row["test_accuracy"] <= 1
 
 

@@ -57,11 +57,23 @@ def test_the_summary_quotes_the_result(finished):
     for i, row in enumerate(finished.summary["rows"]):
         one = finished.dataset.isel(kind=i)
         assert row["n_pairs"] == 2
-        assert row["n_converged"] == int(one["converged"].all("end").sum())
+        is_low = one["low_ends"].values
+        assert row["n_converged"] == int(one["converged"].all("end").sum()) <= row["n_low_ends"] == is_low.sum()
+        # Only pairs of low ends can be connected.
         assert [part["n"] for part in row["connected"]] == one["is_connected"].sum(
             ("network", "class", "pair")
         ).values.tolist()
-        np.testing.assert_allclose(row["primary_quartiles"][1], np.median(one["barrier"].values[..., 0]), rtol=1e-6)
+        assert {part["of"] for part in row["connected"]} == {is_low.sum()}
+        if is_low.any():
+            median = np.median(one["barrier"].values[..., 0][is_low])
+            np.testing.assert_allclose(row["primary_quartiles"][1], median, rtol=1e-6)
+
+
+def test_low_ends_are_those_of_the_networks_own_losses(finished):
+    task = scaling._tasks(TINY)[3]
+    found = scaling.experiment("cpu").run_task(TINY, task, campaign.seed_sequence(0, "of no weight"))
+    low = (found["end_loss"] <= TINY.delta).all(axis=-1)
+    assert np.array_equal(finished.dataset["low_ends"].values[3, 0], low)
 
 
 def test_the_same_bits_with_any_number_of_workers(finished, tmp_path):

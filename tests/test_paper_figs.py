@@ -6,13 +6,14 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from paper_figs import __main__ as command
 from paper_figs import style
-from paper_figs.plot import uncertain
-from percolation import campaign, picture
+from paper_figs.plot import decide, uncertain
+from percolation import campaign, picture, runs
 
 OUTCOMES = {"holds", "holds with a correction", "fails", "open"}
 
@@ -149,3 +150,113 @@ def test_the_module_runs_as_a_program(tmp_path):
 )
 def test_uncertain_writes_the_error_in_brackets(value, error, text):
     assert uncertain(value, error) == text
+
+
+def test_a_family_of_claims_is_decided_by_two_sided_tests_corrected_by_holm():
+    # Two degrees of freedom: p = 1 - t / sqrt(2 + t^2), t = sqrt(3) mean / sd.
+    clear, weak = np.array([9.0, 10, 11]), np.array([-1.0, -2, -3])  # t = sqrt(300) and -sqrt(12)
+    p_clear, p_weak = 1 - np.sqrt(300 / 302), 1 - np.sqrt(12 / 14)  # 0.0033 and 0.074
+    assert decide([weak, clear]) == [("open", pytest.approx(p_weak)), ("holds", pytest.approx(2 * p_clear))]
+    assert decide([-clear]) == [("fails", pytest.approx(p_clear))]
+    many = decide([clear] + 15 * [weak])  # 16 tests: 0.053
+    assert many[0] == ("open", pytest.approx(16 * p_clear))
+    assert decide([clear], n_families=15)[0] == ("holds", pytest.approx(15 * p_clear))
+    assert decide([clear], n_families=16)[0] == ("open", pytest.approx(16 * p_clear))
+    assert decide([weak], n_families=20)[0] == ("open", 1)
+
+
+def test_what_cannot_be_tested_is_open_and_counts_in_no_family():
+    clear = np.array([9.0, 10, 11])
+    alone = decide([clear])[0]
+    for untested in (clear[:1], clear[:0], np.full(3, 2.0), np.array([1, np.nan, np.nan])):
+        (outcome, p), tested = decide([untested, clear])
+        assert outcome == "open"
+        assert np.isnan(p)
+        assert tested == alone
+    assert decide([np.array([9, np.nan, 10, 11])]) == [alone]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "fig06",
+        "network_scaling",
+        "certificates",
+        "fig09",
+        "recalibrated",
+        "fig10",
+        "certificates_trained",
+        "search",
+    ],
+)
+def test_a_kept_summary_is_that_of_the_kept_arrays(name):
+    folder = command.KEPT / name
+    record = runs.read_json(folder / "settings.json")
+    experiment = command.PLOTS[name].experiment("cpu")
+    assert (record["experiment"], record["version"]) == (experiment.name, experiment.version)
+    settings = type(command.PLOTS[name].settings["paper"]).model_validate(record["settings"])
+    summary = experiment.summarise(settings, runs.read_dataset(folder / "result.nc"))
+    assert json.loads(runs.as_json(summary)) == runs.read_json(folder / "summary.json")
+
+
+def test_what_is_published_of_the_kept_runs():
+    """Counted here from the arrays, apart from the code that draws: both ends at most delta, then the last path."""
+
+    def counted(name, delta):
+        dataset = runs.read_dataset(command.KEPT / name / "result.nc")
+        losses, barriers = dataset["end_loss"].values, dataset["barrier"].values
+        is_low = (losses[..., 0] <= delta) & (losses[..., 1] <= delta)
+        return is_low, np.nanmin(barriers, axis=-1) <= delta, dataset
+
+    is_low, is_connected, _ = counted("fig06", 0.001)
+    assert (is_low.sum(), is_connected.sum(), (is_connected & ~is_low).sum()) == (980, 980, 0)
+    is_low, is_connected, dataset = counted("fig09", 0.01)
+    for batches, n_connected, n_low in (
+        (0, 150, 150),
+        (1, 124, 150),
+        (2, 118, 140),
+        (3, 123, 126),
+        (5, 90, 101),
+        (8, 80, 102),
+        (12, 111, 124),
+        (20, 150, 150),
+        (30, 149, 150),
+    ):
+        stage = dataset["stage"].values.tolist().index(batches)
+        assert (is_low[:, stage].sum(), (is_connected & is_low)[:, stage].sum()) == (n_low, n_connected), batches
+
+
+def verdicts(name, **part):
+    return command.PLOTS[name].judge(runs.read_dataset(command.KEPT / name / "result.nc").isel(part))
+
+
+def test_the_verdicts_on_the_kept_runs_over_training():
+    assert [verdict.outcome for verdict in verdicts("fig09")] == ["open", "open", "open"]
+    assert [verdict.outcome for verdict in verdicts("fig10")] == ["holds", "open", "open"]
+    assert verdicts("recalibrated") == []  # the paper does not take statistics anew
+
+
+def test_the_verdict_on_fig06_is_of_pairs_with_both_ends_at_most_delta():
+    (verdict,) = verdicts("fig06")
+    assert verdict.outcome == "holds with a correction"
+    # Wilson, 20 networks of 20: 20 / (20 + 3.8415) = 0.839
+    assert verdict.measured.startswith("Of 980 pairs whose two ends are at most 0.001, 980 are connected in the end ")
+    assert "(95 % over 20 networks: 0.839 to 1.000)" in verdict.measured
+    (verdict,) = verdicts("fig06", network=[0])
+    assert verdict.outcome == "open"  # one network is no sample, however many pairs it has
+
+
+def test_a_verdict_on_low_paths_rests_on_low_paths():
+    (verdict,) = verdicts("certificates")
+    assert "1 of 30 paths are below by samples, 1 of these by certificate" in verdict.measured
+    assert verdict.outcome == "open"  # one path
+    (verdict,) = verdicts("certificates_trained")
+    assert "15 of 52 paths are below by samples, 15 of these by certificate" in verdict.measured
+    assert verdict.outcome == "holds"
+    (verdict,) = verdicts("certificates_trained", pair=[0])
+    assert "0 of 3 paths" in verdict.measured
+    assert verdict.outcome == "open"
+
+
+def test_an_interval_over_lattices_says_that_of_one():
+    assert "(95 %: at least 0.993; of the 40 of any one lattice at least 0.91)" in verdicts("search")[0].measured

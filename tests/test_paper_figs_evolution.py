@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import xarray as xr
+from scipy import stats
 
 from empirical import evolution
 from paper_figs import fig_evolution
@@ -33,6 +34,7 @@ def made_up(means, spreads, *, n_trainings=3, **settings):
             "loss_mean": (("seed", "stage", "point"), curves),
             "loss_std": (("seed", "stage", "point"), 0.1 * curves),
             "converged": (("seed", "stage", "class", "pair", "end"), ends),
+            "end_loss": (("seed", "stage", "class", "pair", "end"), np.full(ends.shape, settings.threshold)),
             "test_accuracy": (("seed", "stage"), np.full(barrier.shape[:2], 0.5)),
         },
         coords={"stage": list(settings.batch_stages), "alpha": ("point", np.linspace(0, 1, 11))},
@@ -65,6 +67,50 @@ def test_a_rise_before_the_fall_is_named():
 def test_one_training_or_too_few_stages_decide_nothing():
     assert outcomes(FALLING, 0.1 * FALLING, n_trainings=1) == ["open", "open", "open"]
     assert outcomes(FALLING[:3], 0.1 * FALLING[:3]) == ["open"]
+
+
+def test_the_three_claims_share_their_five_percent():
+    """Trainings so far apart that the fall alone is below 5 %, two-sided, and is not once the family is corrected."""
+    dataset = made_up(FALLING, np.linspace(0.02, 0.1, 10))
+    apart = 1 + 0.35 * np.array([-1, 0, 1])
+    one = dataset["barrier"].isel(seed=0)
+    dataset["barrier"] = (one * xr.DataArray(apart, dims="seed")).transpose("seed", ...)
+    fall = apart * (1 - FALLING[1:4].mean())
+    alone = stats.ttest_1samp(fall, 0).pvalue
+    assert 0.01 < alone < 0.05
+    first = fig_evolution.judge(dataset)[0]
+    assert first.outcome == "open"
+    # The growth does not differ between these trainings and is not tested: Holm's factor is 2, and 2 for two figures.
+    assert f"p = {4 * alone:.2g})" in first.explanation
+
+
+def test_pairs_with_an_end_above_delta_move_no_number_but_the_share_of_low_ends():
+    dataset = made_up(FALLING, np.linspace(0.02, 0.1, 10))
+    without = [verdict.measured for verdict in fig_evolution.judge(dataset.isel(pair=slice(4)))]
+    damaged = dataset.copy(deep=True)
+    damaged["barrier"][..., 4, :] = 50
+    assert [verdict.measured for verdict in fig_evolution.judge(damaged)] != without
+    delta = evolution.PAPER.delta
+    damaged["end_loss"][..., 4, 1] = 1.01 * delta
+    damaged["end_loss"][..., 3, :] = delta  # at most delta is enough
+    assert [verdict.measured for verdict in fig_evolution.judge(damaged)] == without
+    assert "(480 of 600; " in fig_evolution.caption(damaged)
+    mean, quartiles, spread, rounds = fig_evolution.draw(damaged).axes[1:5]
+    for axis in (mean, quartiles, spread):
+        assert max(np.max(line.get_ydata()) for line in axis.lines) < 5
+    assert (rounds.lines[3].get_ydata() == 1).all()
+    np.testing.assert_allclose(rounds.lines[4].get_ydata(), 0.8)
+
+
+def test_a_training_without_a_pair_of_low_ends_decides_nothing():
+    dataset = made_up(FALLING, np.linspace(0.02, 0.1, 10))
+    dataset["end_loss"][0, 0] = 1  # the untrained stage of one training
+    assert "Over 2 trainings, the fall" in fig_evolution.judge(dataset)[0].explanation
+    dataset["end_loss"][:] = 1
+    for verdict in fig_evolution.judge(dataset):
+        assert verdict.outcome == "open"
+        assert "none" in verdict.measured
+    fig_evolution.draw(dataset)
 
 
 @pytest.mark.parametrize("n_trainings", [1, 3])
