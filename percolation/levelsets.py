@@ -416,5 +416,5 @@ def summarise(settings: Settings, dataset: xr.Dataset) -> dict[str, Any]:
 
 
 EXPERIMENT: Experiment[Settings, Batch] = Experiment(
-    name="levelsets", version=1, tasks=tasks, run_task=run_task, collect=collect, summarise=summarise
+    name="levelsets", version=2, tasks=tasks, run_task=run_task, collect=collect, summarise=summarise
 )
