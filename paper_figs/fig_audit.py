@@ -36,7 +36,11 @@ def _part(section: str) -> str:
     """Return the heading under which an entry stands."""
     if section.startswith("Section 4"):
         return "Section 4: the conjecture, steps (i) and (ii)"
-    return "Appendix C: percolation" if section.startswith("App. C") else "Appendix D: the proof sketch; B.5: the loss of the experiments"
+    return (
+        "Appendix C: percolation"
+        if section.startswith("App. C")
+        else "Appendix D: the proof sketch; B.5: the loss of the experiments"
+    )
 
 
 @style.styled
