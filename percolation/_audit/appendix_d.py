@@ -45,7 +45,8 @@ _NETWORK = (
         statement="Labels are well spread on balls of any finite radius R as d grows, for well-normalised networks",
         needs="a constant",
         correction=(
-            "The first layer's weights need variance 1/R² (and biases none, or a spread that does not dwarf it)."
+            "The first layer's weights need a variance of order 1/R² (and biases none, or a spread that does not "
+            "dwarf it)."
         ),
         argument=(
             "A random input of the ball has length R (1 − O(1/d)); with variance s² a component of f¹ is Gaussian "
@@ -65,7 +66,7 @@ _NETWORK = (
             "the wide limit. Gaussian distribution function and unit variance, or (1 + erf)/2 and variance 1/2: "
             "every label has δ exactly. Sigmoid: an end label has Φ(−ln(1/δ − 1)/σ), smaller than any power of δ. As "
             "d grows at fixed δ, 1 − P = 2 sum p_k² (1−p_k)^(2d) / sum p_k² (1 + o(1)) in one of the labels: it "
-            "falls at the rate of the rarest, 2 ln(1/(1 − min p_k)), once that percolates."
+            "falls at the rate of the rarest, 2 ln(1/(1 − min p_k))."
         ),
         argument=(
             "f^L at one input is Gaussian, N(0, σ²), as width grows, so P(a ≤ f ≤ b) = Φ(φ⁻¹(b)/σ) − Φ(φ⁻¹(a)/σ), at "
@@ -138,9 +139,9 @@ _NETWORK = (
         correction=(
             "L(y, y) is the entropy of y, 0 for one-hot y alone, and −ln f_c has slope 1/f_c, unbounded on the "
             "simplex. Around one class c it serves: L ≤ δ is the interval f_c ≥ e^(−δ), where the slope is at most "
-            "e^δ. So the figures test that label [e^(−δ), 1] alone, between inputs that an optimiser finds, in "
-            "networks of one dimension: not Conjecture 4.1 as stated, with its random inputs, all its labels and its "
-            "rate in d."
+            "e^δ. So the figures test that label [e^(−δ), 1] alone, between inputs that an optimiser finds, at one "
+            "input dimension: not Conjecture 4.1 as stated, with its random inputs, all its labels and its rate in "
+            "d."
         ),
         argument=(
             "L(z, y) = −sum y_i ln z_i is least at z = y (Gibbs), where it is the entropy, ln 2 at (1/2, 1/2): for δ "

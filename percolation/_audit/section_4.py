@@ -22,7 +22,7 @@ ENTRIES = (
             "+ o(1)), that is δ̄ = 2 ln(1/(1−δ)) = 2δ + δ² + ...; the prefactor is 4/(3−δ) for cubes that share a "
             "label, in any of theirs. Around any y, as Section 4 defines it: (1−2δ)^(2d+1)/(2d+1) ≤ 1 − P ≤ 2 "
             "(1−2δ)^(2d) (1 + o(1)), that is δ̄ = 2 ln(1/(1−2δ)) exactly. So δ̄ is of order δ, which an O does not "
-            "say. On the cubes of a ball it is at most half."
+            "say. On the cubes of a ball it is less than half of that."
         ),
         argument=(
             "Both inputs must be in the infinite cluster, which is unique; for far inputs the two events become "
@@ -279,11 +279,12 @@ ENTRIES = (
             "1982); symmetric ones by Royen's inequality. Counterexample: f = Φ(θ·x), x0 = e1, x2 = e2, x1 = (x0 + "
             "x2)/√2, correlations 0 and 1/√2: if both ends have f in [0.85, 0.9], θ·x1 ≥ √2 · 1.036 and f(x1) > "
             "0.92, so P(x1 agrees | ends do) = 0, not 0.05. Oscillation: where correlations are negative (sine "
-            "networks and other odd ones), end intervals of two cubes repel: in one dimension two inputs a period "
-            "apart are never connected. Common level: given U let the cubes be independent with density p(U) of mean "
-            "δ: positively associated, and 1 − P = E[p² (1 − (1−Q(p))²)]/E[p²], which falls as (1 − min p)^(2d) over "
-            "the p > 0, slower than (1−δ)^(2d) if min p < δ. With p of 0 or 2δ it falls faster: two inputs that "
-            "carry the label are in the networks that have it."
+            "networks and other odd ones), end intervals of two cubes repel; and a single sine in one dimension "
+            "never connects two inputs a period apart in a label narrower than its range. Common level: given U let "
+            "the cubes be independent with density p(U) of mean δ: positively associated, and 1 − P = E[p² (1 − "
+            "(1−Q(p))²)]/E[p²], which falls as (1 − min p)^(2d) over the p > 0 (slower than any exponential if they "
+            "come down to 0), slower than (1−δ)^(2d) if min p < δ. With p of 0 or 2δ it falls faster: two inputs "
+            "that carry the label are in the networks that have it."
         ),
         evidence=(
             _HERE + "test_two_gaussian_cubes_share_any_label_at_least_as_often_as_independent_ones",
