@@ -81,7 +81,7 @@ def _errors(dataset: xr.Dataset, law: levelsets.Law) -> xr.DataArray:
     """Return the standard errors of one law's critical densities over dimensions, with what nu may be off by."""
     part = dataset["standard_error"].sel(law=law)
     by_exponent = [levelsets.exponent_part(dataset, law, int(d)) for d in part["dimension"]]
-    return np.hypot(part, xr.DataArray(by_exponent, dims="dimension"))
+    return (part**2 + xr.DataArray(by_exponent, dims="dimension") ** 2) ** 0.5
 
 
 def _approach(axes: Axes, part: xr.Dataset, d: int, colour: str) -> None:
@@ -140,10 +140,10 @@ def judge(dataset: xr.Dataset) -> list[Verdict]:
     errors = {law: _errors(dataset, law) for law in levelsets.LAWS}
     values = {
         law: ", ".join(
-            f"{uncertain(float(part['p_c'].sel(dimension=d)), float(errors[law].sel(dimension=d)))} (d = {d})"
+            f"{uncertain(float(dataset['p_c'].sel(law=law, dimension=d)), float(errors[law].sel(dimension=d)))} (d = {d})"
             for d in _MARKERS
         )
-        for law, part in (("free", free), ("white", white))
+        for law in levelsets.LAWS
     }
     apart = (white["p_c"] - white["published"]) / np.hypot(errors["white"], white["published_error"])
     three = free.sel(dimension=3)
