@@ -136,9 +136,9 @@ def test_the_two_equations_of_the_tree_are_those_of_its_branching(p, d):
     for _ in range(10_000):
         inner = (1 - p * (1 - inner)) ** (2 * d - 1)
     lost = (1 - p * (1 - inner)) ** (2 * d)
-    rng, n = np.random.default_rng(3), 50_000
+    rng, n = np.random.default_rng(3), 20_000
     alive = rng.binomial(2 * d, p, n)
-    for _ in range(200):
+    for _ in range(60):
         alive = np.where(alive > 200, alive, rng.binomial(np.minimum(alive, 200) * (2 * d - 1), p))
     assert (alive == 0).mean() == pytest.approx(lost, abs=4 * math.sqrt(lost * (1 - lost) / n))
     assert float(meanfield.bethe(p, 2 * d).disconnected) == pytest.approx(lost)

@@ -184,8 +184,8 @@ def test_the_readme_s_ratio_of_means_is_that_of_the_kept_run_s_networks():
 
 def test_the_error_of_a_ratio_of_means_is_that_of_leaving_one_out():
     rng = np.random.default_rng(3)
-    weights = rng.uniform(1, 3, 50)
-    ratios = rng.uniform(0, 0.5, 50) + 0.1 * weights
+    weights = rng.uniform(0.2, 5, 50)
+    ratios = rng.uniform(0, 0.2, 50) + 1 / (1 + weights)
     table = {"in_label": ratios, "n_shared": weights}
     dataset = xr.Dataset(
         {name: (("model", "network", "rung"), value[None, :, None]) for name, value in table.items()},
@@ -196,6 +196,7 @@ def test_the_error_of_a_ratio_of_means_is_that_of_leaving_one_out():
     without = np.array([np.delete(ratios * weights, i).sum() / np.delete(weights, i).sum() for i in range(50)])
     jackknife = np.sqrt(49 / 50 * ((without - without.mean()) ** 2).sum())
     assert found["network_pooled_error"] == pytest.approx(jackknife, rel=0.05)
+    assert abs(conjecture_tables.standard_error(ratios) / jackknife - 1) > 0.2  # that of the mean of ratios
 
 
 def test_boxes_of_several_sizes_are_growing_ones(run):
