@@ -369,8 +369,8 @@ def exponent_part(dataset: xr.Dataset, law: Law, dimension: int) -> float:
     Returns
     -------
     float
-        The move of p_c, in units of density, when 1/nu is one uncertainty larger; p_c is nearly linear in 1/nu. The
-        fits leave out the correlations between places, which changes the move by less than a tenth.
+        The move of p_c, in units of density, when 1/nu is one uncertainty larger; the other way it moves less. The fits
+        leave out the correlations between places, which changes the move by less than a tenth.
     """
     point = dataset.sel(law=law, dimension=dimension)
     point = point.isel(size=slice(int(point["n_fields"].count()))).sel(place=range(1, dimension + 1))
