@@ -284,27 +284,31 @@ def _fields(settings: Settings, task: Part, seed: int, rng: np.random.Generator)
     return _stacked(found, n_cells) | {"covariance_error": np.array(error)}
 
 
-_NUMBERS = ("in_label", "in_any")
+_NUMBERS = ("in_label", "in_any", "n_shared")
 _BY_LABEL = ("shares", "connected", "largest", "n_clusters")
 
 
 def _stacked(found: list[list[Connection | None]], n_cells: int) -> Arrays:
     """Return the numbers of connections as arrays, nan where there is none."""
-    missing = dict.fromkeys(_NUMBERS, np.nan) | {name: np.full(n_cells - 1, np.nan) for name in _BY_LABEL}
-    return {
-        name: np.array([[missing[name] if one is None else getattr(one, name) for one in row] for row in found])
-        for name in (*_NUMBERS, *_BY_LABEL)
+    missing = {"in_label": np.nan, "in_any": np.nan} | {name: np.full(n_cells - 1, np.nan) for name in _BY_LABEL}
+    arrays = {
+        name: np.array([[value if one is None else getattr(one, name) for one in row] for row in found])
+        for name, value in missing.items()
     }
+    return arrays | {"n_shared": (arrays["shares"] ** 2).sum(axis=-1)}
 
 
 _VARIABLES = {
     "in_label": "P(connected | same label)",
     "in_any": "P(connected in some label | a label shared)",
+    "n_shared": "labels that two random cubes of a network share, on average: the network's weight in a ratio of means",
+    "in_label_pooled": "P(connected | same label) of the pairs of all networks together: the ratio of means",
     "shares": "share of the cubes that carry the label, mean over networks",
     "connected": "P(connected | both carry the label), mean over the networks with such cubes",
     "largest": "share of the label's cubes in its largest cluster, mean over the networks with such cubes",
     "n_clusters": "clusters of the label, mean over networks",
     "in_label_by_size": "P(connected | same label) in growing boxes of half side size_radius correlation lengths",
+    "n_shared_by_size": "labels that two random cubes share, on average, in those boxes",
     "is_joined": "whether a pair is joined by search in a fixed box: 1, 0 if it cannot be, nan if it was given up",
     "mean_field": "P(connected | same label) of independent cells on the Bethe lattice",
     "certain": "share of the finest rung's cubes that carry a label for certain, by the Lipschitz bound",
@@ -317,9 +321,13 @@ _VARIABLES = {
 _PLACE = ("activation", "depth", "box", "dimension")
 _DIMS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(_NUMBERS, (*_PLACE, "model", "network", "rung")),
+    "in_label_pooled": (*_PLACE, "model", "rung"),
     **dict.fromkeys(_BY_LABEL, (*_PLACE, "model", "rung", "label")),
     **dict.fromkeys(("certain", "certain_side", "covariance_error"), (*_PLACE, "network")),
-    "in_label_by_size": ("activation", "depth", "size_radius", "size_dimension", "model", "network", "rung"),
+    **dict.fromkeys(
+        ("in_label_by_size", "n_shared_by_size"),
+        ("activation", "depth", "size_radius", "size_dimension", "model", "network", "rung"),
+    ),
     "is_joined": ("activation", "depth", "search_dimension", "pair"),
     "mean_field": (*_PLACE, "network", "rung"),
     "side": ("dimension", "rung"),
@@ -331,6 +339,7 @@ _DIMS: dict[str, tuple[str, ...]] = {
 def collect(settings: Settings, arrays: Mapping[str, Arrays]) -> xr.Dataset:
     """Return everything over (activation, depth, box, dimension); single labels as means over networks.
 
+    ``in_label`` is each network's own ratio, ``in_label_pooled`` the probability of Eq. 3 with the network random too.
     ``in_label_by_size`` is that of growing boxes over (activation, depth, size_radius, size_dimension).
     """
     outer = tuple(len(getattr(settings, name)) for name in ("activations", "depths", "boxes", "dimensions"))
@@ -339,12 +348,15 @@ def collect(settings: Settings, arrays: Mapping[str, Arrays]) -> xr.Dataset:
     numbers = (len(MODELS), n, n_rungs)
     shapes: dict[str, tuple[int, ...]] = dict.fromkeys(_BY_LABEL, (*outer, *numbers, n_labels))
     shapes |= dict.fromkeys(_NUMBERS, (*outer, *numbers))
-    shapes |= {"in_label_by_size": (*sizes, *numbers), "mean_field": (*outer, n, n_rungs)}
+    shapes |= dict.fromkeys(("in_label_by_size", "n_shared_by_size"), (*sizes, *numbers))
+    shapes["mean_field"] = (*outer, n, n_rungs)
     shapes |= dict.fromkeys(("certain", "certain_side", "covariance_error"), (*outer, n))
     shapes["is_joined"] = (*outer[:2], 1, len(settings.search_dimensions), settings.n_pairs)
     full = {name: np.full(shape, np.nan) for name, shape in shapes.items()}
     for key, task in tasks(settings).items():
-        found = arrays[key] if task.kind != "size" else {"in_label_by_size": arrays[key]["in_label"]}
+        found = arrays[key]
+        if task.kind == "size":
+            found = {f"{name}_by_size": found[name] for name in ("in_label", "n_shared")}
         for name, values in found.items():
             if shapes[name][4:7] == numbers:
                 models = [3] * len(task.numbers) if task.kind == "fields" else [0, 1, 2]
@@ -358,6 +370,7 @@ def collect(settings: Settings, arrays: Mapping[str, Arrays]) -> xr.Dataset:
         is_there = np.isfinite(full[name])
         total, count = np.where(is_there, full[name], 0).sum(axis=5), is_there.sum(axis=5)
         full[name] = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    full["in_label_pooled"] = conjecture_tables.ratio_of_means(full["in_label"], full["n_shared"], axis=5)
     full["is_joined"] = full["is_joined"][:, :, 0]
     places = list(_places(settings, "network"))
     full["half_side"] = np.reshape([network_lattice.half_side(law, d) for _, law, d in places], outer)
@@ -398,5 +411,5 @@ def summarise(settings: Settings, dataset: xr.Dataset) -> dict[str, Any]:
 
 
 EXPERIMENT: Experiment[Settings, Part] = Experiment(
-    name="conjecture", version=1, tasks=tasks, run_task=run_task, collect=collect, summarise=summarise
+    name="conjecture", version=2, tasks=tasks, run_task=run_task, collect=collect, summarise=summarise
 )

@@ -36,7 +36,11 @@ def _part(section: str) -> str:
     """Return the heading under which an entry stands."""
     if section.startswith("Section 4"):
         return "Section 4: the conjecture, steps (i) and (ii)"
-    return "Appendix C: percolation" if section.startswith("App. C") else "Appendix D: the proof sketch"
+    return (
+        "Appendix C: percolation"
+        if section.startswith("App. C")
+        else "Appendix D: the proof sketch; B.5: the loss of the experiments"
+    )
 
 
 @style.styled
@@ -97,8 +101,10 @@ def caption(dataset: xr.Dataset) -> str:
     verdicts = [str(verdict) for verdict in dataset["verdict"].to_numpy()]
     n_equations = len({number for entry in audit.ENTRIES for number in entry.equations})
     return (
-        f"Every formula and claim of Section 4 (theory) and Appendices C and D, {len(verdicts)} in all, with {n_equations} numbered equations: "
+        f"Every formula and claim of Section 4 (theory) and Appendices C and D, and the loss of the experiments, {len(verdicts)} in all, "
+        f"with {n_equations} numbered equations: "
         f"{verdicts.count('holds')} hold, {verdicts.count('holds with a correction')} hold with a correction, {verdicts.count('fails')} fail. "
+        f"{audit.RULE} "
         "Below each statement, in grey, a quantity in which it can be told from what is true; “paper” is its value by the "
         "statement (with ≤ or ≥: its bound), “found” is measured here, by simulation or by evaluating the exact expression. "
         "Corrections and proofs are in percolation.audit.ENTRIES; tests that go red if a verdict were wrong are named there. Counts have "

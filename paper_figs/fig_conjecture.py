@@ -186,6 +186,20 @@ def _threshold(dimension: int) -> float:
     return 1.0 if dimension == 1 else threshold.PUBLISHED["site"][dimension][0]
 
 
+def ratio_of_means(dataset: xr.Dataset, rows: Rows) -> str:
+    """Return the caption's sentence on the ratio of means, which Eq. 3 is with the network random too."""
+    if "n_shared" not in dataset:
+        return (
+            "These are means over networks of each one's own ratio; the ratio of means, which Eq. 3 is with the network random too, "
+            "asks how many pairs of each network share a label, which this run did not keep."
+        )
+    found = [(1 - row["network_pooled"]) / (1 - row["network"]) for row in rows if row["network"] < 1]
+    return (
+        "These are means over networks of each one's own ratio; in the ratio of means, which Eq. 3 is with the network random too, "
+        f"the networks' complement is {min(found, default=1.0):.2f} to {max(found, default=1.0):.2f} times as large."
+    )
+
+
 def caption(dataset: xr.Dataset) -> str:
     """Return the caption."""
     settings = settings_of(dataset)
@@ -205,7 +219,8 @@ def caption(dataset: xr.Dataset) -> str:
         "delta, as isolated cubes alone would have it, where such labels percolate. Right of the line in "
         f"a fixed box: the share of pairs of cubes, {settings.n_pairs} of one network each, {settings.search_side} cubes along an "
         f"axis, that a search on the cubes joins, with 95 % intervals. ({'abc'[len(settings.boxes)]}) Growing boxes of several sizes, "
-        f"networks (green) and independent labels (blue), from dark to pale d = {', '.join(map(str, settings.size_dimensions))}."
+        f"networks (green) and independent labels (blue), from dark to pale d = {', '.join(map(str, settings.size_dimensions))}. "
+        + ratio_of_means(dataset, conjecture_tables.rows(dataset))
     )
 
 

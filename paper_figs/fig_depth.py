@@ -11,7 +11,16 @@ from matplotlib.figure import Figure
 
 from empirical import conjecture, conjecture_tables
 from paper_figs import style
-from paper_figs.fig_conjecture import BOXES_ALONE, CLAIM, SURE, Rows, gap_in_errors, settings_of, too_large
+from paper_figs.fig_conjecture import (
+    BOXES_ALONE,
+    CLAIM,
+    SURE,
+    Rows,
+    gap_in_errors,
+    ratio_of_means,
+    settings_of,
+    too_large,
+)
 from paper_figs.fig_resolution import draw_networks
 from paper_figs.plot import Plot, Verdict, uncertain
 
@@ -73,7 +82,8 @@ def caption(dataset: xr.Dataset) -> str:
         f"delta = {settings.delta:g}, half side {settings.radius:g} correlation lengths of the networks' own depth along every axis. The share of "
         f"pairs of cubes of one label that are not connected in it, mean and standard error over {settings.n_networks} networks, with "
         f"{sides} cubes along an axis; filled where halving the cubes moved it, with two standard errors of the move, by at most a tenth "
-        "of itself. Band: independent labels with the frequencies of these networks' labels, over depths. A point at 0 is not drawn."
+        "of itself. Band: independent labels with the frequencies of these networks' labels, over depths. A point at 0 is not drawn. "
+        + ratio_of_means(dataset, conjecture_tables.rows(dataset))
     )
 
 

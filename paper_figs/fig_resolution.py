@@ -14,7 +14,17 @@ from empirical import conjecture, conjecture_tables
 from empirical.network_lattice import Box
 from lipschitz.fully_connected import Activation
 from paper_figs import style
-from paper_figs.fig_conjecture import BOXES_ALONE, CLAIM, MARKERS, SURE, Rows, gap_in_errors, settings_of, too_large
+from paper_figs.fig_conjecture import (
+    BOXES_ALONE,
+    CLAIM,
+    MARKERS,
+    SURE,
+    Rows,
+    gap_in_errors,
+    ratio_of_means,
+    settings_of,
+    too_large,
+)
 from paper_figs.plot import Plot, Verdict, uncertain
 
 # Half the side of the figure `conjecture`: cubes of the same number are half as large.
@@ -144,7 +154,8 @@ def caption(dataset: xr.Dataset) -> str:
         f"label that are not connected in it, mean and standard error over {settings.n_networks} networks, with "
         f"{sides} cubes along an axis; filled where halving the cubes moved it, with two standard errors of the move, by at most a tenth of "
         f"itself; independent labels have the frequencies of the {settings.activations[0]} networks' labels. A point at 0 is not drawn. (b) The same against the cubes' {size}, "
-        "the dimension beside the smallest cubes; (c) independent labels on the same lattices."
+        "the dimension beside the smallest cubes; (c) independent labels on the same lattices. "
+        + ratio_of_means(dataset, conjecture_tables.rows(dataset))
     )
 
 

@@ -77,7 +77,7 @@ def _describe_levelsets(summary: Mapping[str, Any]) -> str:
         "field": "field",
         "dimension": "d",
         "p_c": "critical density",
-        "standard_error": "+-",
+        "total_error": "+-",
         "level": "level / sd",
         "published": "published",
         "published_error": "+-",

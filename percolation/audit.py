@@ -1,12 +1,12 @@
 """The audit: what became of every formula and claim of the paper's theory, and a number for each.
 
-The table, ``ENTRIES``, covers Section 4 (theory), Appendices C and D and the remark of G.1: statement, verdict, the
-corrected statement, its proof or counterexample, and the tests that go red if the verdict were wrong. Beside each entry
-stands a number in which the statement and its correction can be told apart, measured by :func:`run_task`. What needs
-torch stands in the tests alone.
+The table, ``ENTRIES``, covers Section 4 (theory), Appendices C and D, the remark of G.1 and the loss of the experiments
+(B.5, E.1): statement, verdict by one ``RULE``, the corrected statement, its proof or counterexample, and the tests that
+go red if the verdict were wrong. Beside each entry stands a number in which the statement and its correction can be
+told apart, measured by :func:`run_task`. What needs torch stands in the tests alone.
 
 The proofs are elementary but for what they name: uniqueness of the infinite cluster (Burton, Keane 1989), Davidson and
-Szarek's tail, Pitt's and Royen's inequalities.
+Szarek's tail, Pitt's and Royen's inequalities, the isodiametric inequality.
 
 References
 ----------
@@ -27,6 +27,14 @@ from percolation._audit import appendix_c, appendix_d, lattice_checks, network_c
 from percolation._audit.entry import Entry, Measure
 from percolation.campaign import Arrays, Experiment
 
+RULE = (
+    "A claim holds if it is true as printed, under the paper's own assumptions. It holds with a correction if it "
+    "becomes true under them once constants in it are replaced (a factor, an exponent, a step, a probability), or "
+    "if only one of two readings is true. It fails if it has a counterexample and needs more: another formula, a "
+    "further assumption, or nothing helps. What the paper assumes is judged by whether its own construction can "
+    "meet it."
+)
+"""The one rule by which every verdict is given."""
 ENTRIES: tuple[Entry, ...] = (*section_4.ENTRIES, *appendix_c.ENTRIES, *appendix_d.ENTRIES)
 MEASURES: dict[str, Measure] = {**lattice_checks.MEASURES, **network_checks.MEASURES}
 _COLUMNS = {
@@ -34,6 +42,7 @@ _COLUMNS = {
     "equations": "numbers of its equations",
     "statement": "what the paper says",
     "verdict": "what became of it",
+    "needs": "what it takes to make it true",
     "correction": "what is true instead",
 }
 _NUMBERS = {
@@ -92,5 +101,5 @@ def summarise(_: Settings, dataset: xr.Dataset) -> dict[str, Any]:
 
 
 EXPERIMENT: Experiment[Settings, str] = Experiment(
-    name="audit", version=1, tasks=tasks, run_task=run_task, collect=collect, summarise=summarise
+    name="audit", version=2, tasks=tasks, run_task=run_task, collect=collect, summarise=summarise
 )

@@ -41,6 +41,18 @@ def test_some_cell_is_cut_off_as_surely_as_the_bound_says(p):
     assert (1 - p * (1 - p) ** 4) ** (10**6 // 3) ** 2 < 1e-6
 
 
+@pytest.mark.parametrize("p", [0.5, 0.65])
+def test_two_occupied_cells_are_connected_with_the_square_of_the_infinite_cluster(p):
+    """In the plane, below and above p_c; theta by growing clusters, pairs by labelling. Four standard errors."""
+    rng = np.random.default_rng(2)
+    grown = growth.grow(p, 2, n_samples=600, max_sites=4000, rng=rng, n_workers=1).sizes
+    theta = (grown >= 4000).mean()
+    sizes = clusters.label_clusters(np.where(rng.random((700, 700)) < p, 0, -1)).sizes.astype(float)
+    connected = (sizes**2).sum() / sizes.sum() ** 2
+    assert connected == pytest.approx(theta**2, abs=0.01 + 4 * 2 * theta * math.sqrt(theta * (1 - theta) / 600))
+    assert (connected < 0.01) == (p < threshold.PUBLISHED["site"][2][0])
+
+
 def test_thresholds_lie_above_the_tree_and_tend_to_half_of_one_over_d():
     sites = {d: value for d, (value, _, _) in threshold.PUBLISHED["site"].items()}
     sites |= {d: threshold.series(d) for d in (20, 50, 200, 10_000)}
@@ -84,6 +96,30 @@ def test_cubes_at_the_sphere_have_half_of_the_neighbours():
     assert min(scaled) > 0.5
 
 
+@pytest.mark.parametrize("diameter", [0.3, 1.0, 2.0])
+def test_isolation_in_a_ball_falls_at_the_rate_of_the_sphere(diameter):
+    """d E (1-p)^n over (1-p)^(2 cdf(-eps/2R) d) does not fall with d; radii by quantiles, the outermost closest."""
+    p, share, scaled = 0.1, 2 * special.ndtr(-diameter / 2), []
+    assert share < 1  # so that the rate is less than half of that of Z^d
+    rng = np.random.default_rng(4)
+    outside = np.geomspace(1e-4, 1, 41)  # the share of the ball that lies farther out
+    for d in (50, 200, 800):
+        x = rng.standard_normal((200, d))
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+        side = diameter / np.sqrt(d)
+        means = []
+        for part in outside:
+            centres = x * (1 - part) ** (1 / d) if part < 1 else 0 * x
+            squares = (centres**2).sum(axis=1, keepdims=True)
+            n = sum((squares + 2 * sign * side * centres + side**2 <= 1).sum(axis=1) for sign in (-1, 1))
+            means.append(np.mean((1 - p) ** (n - share * d)))
+            if part == outside[0]:
+                assert n.mean() == pytest.approx(share * d, rel=0.05)
+        scaled.append(d * np.trapezoid(means, outside))
+    assert scaled == sorted(scaled)
+    assert scaled[0] > 0.5
+
+
 @pytest.mark.parametrize("n, d", [(2, 3), (3, 4), (5, 3), (4, 5)])
 def test_isolation_in_a_box_is_a_product_over_axes(n, d):
     places = np.indices((n,) * d)
@@ -93,12 +129,27 @@ def test_isolation_in_a_box_is_a_product_over_axes(n, d):
     assert np.mean((1 - p) ** neighbours) == pytest.approx(((1 - p) * (1 - p + 2 * p / n)) ** d)
 
 
+@pytest.mark.parametrize("p, d", [(0.2, 4), (0.1, 8), (0.4, 3)])
+def test_the_two_equations_of_the_tree_are_those_of_its_branching(p, d):
+    """Generations of occupied cubes, 2d - 1 new neighbours each but the first. Four standard errors."""
+    inner = 0.0
+    for _ in range(10_000):
+        inner = (1 - p * (1 - inner)) ** (2 * d - 1)
+    lost = (1 - p * (1 - inner)) ** (2 * d)
+    rng, n = np.random.default_rng(3), 20_000
+    alive = rng.binomial(2 * d, p, n)
+    for _ in range(60):
+        alive = np.where(alive > 200, alive, rng.binomial(np.minimum(alive, 200) * (2 * d - 1), p))
+    assert (alive == 0).mean() == pytest.approx(lost, abs=4 * math.sqrt(lost * (1 - lost) / n))
+    assert float(meanfield.bethe(p, 2 * d).disconnected) == pytest.approx(lost)
+
+
 # Eq. 3
 
 
 @given(st.integers(2, 8), st.floats(0, 1), st.floats(0, 1), st.integers(1, 6), st.integers(0, 2**32 - 1))
-def test_a_window_around_any_y_is_left_between_the_two_bounds(n, value, part, d, seed):
-    """x0 is left around every y more often than (1 - 4 delta)^(2d) and more rarely than around one y alone."""
+def test_a_window_chosen_by_the_two_values_holds_both(n, value, part, d, seed):
+    """x0 is left around every y no more often than around one y alone, which has p = 2 delta."""
     delta = 1 / n
     other = value + (2 * part - 1) * delta
     assume(0 <= other <= 1)
@@ -108,10 +159,51 @@ def test_a_window_around_any_y_is_left_between_the_two_bounds(n, value, part, d,
     assert high <= window + 2 * delta + 1e-15
     neighbours = np.random.default_rng(seed).random((500, 2 * d))
     is_in_window = (window <= neighbours) & (neighbours <= window + 2 * delta)
-    # some y within delta of x0, x1 and the neighbour: the three span 2 delta at most
-    is_in_any = np.maximum(neighbours, high) - np.minimum(neighbours, low) <= 2 * delta
-    assert np.all(is_in_any | ~is_in_window)
-    assert np.all(np.abs(neighbours[is_in_any] - value) <= 2 * delta)
+    assert np.all(shares_a_window(neighbours, low, high, delta) | ~is_in_window)
+
+
+def shares_a_window(neighbours, low, high, delta):
+    """Whether some y is within delta of x0's and x1's values and of the neighbour's: the three span 2 delta at most."""
+    return np.maximum(neighbours, high) - np.minimum(neighbours, low) <= 2 * delta
+
+
+@pytest.mark.parametrize("delta, part, d", [(0.05, 0.5, 2), (0.1, 0.9, 2), (0.1, 0.1, 5), (0.2, 0.5, 3)])
+def test_values_near_an_end_are_left_around_any_y_as_often_as_the_bound_says(delta, part, d):
+    """Simulated; first, every y of a fine row tried one by one. Four standard errors: false alarms below 1e-4."""
+    rng = np.random.default_rng(6)
+    values = rng.random((100_000, 1)) + part * delta * rng.uniform(-1, 1, (100_000, 1)) * [0, 1]
+    values = values[((values >= 0) & (values <= 1)).all(axis=1)]
+    neighbours = rng.random((len(values), 2 * d))
+    low, high = np.sort(values).T[:, :, None]
+    is_joined = shares_a_window(neighbours, low, high, delta)
+    y = np.linspace(0, 1, 1001)
+    few, near = values[:500, None], neighbours[:500]
+    tried = (np.abs(few - y[:, None]) <= delta).all(axis=2)[:, None] & (np.abs(near[:, :, None] - y) <= delta)
+    span = np.maximum(near, high[:500]) - np.minimum(near, low[:500])
+    assert np.all((tried.any(axis=2) == is_joined[:500]) | (np.abs(span - 2 * delta) < 2e-3))
+    left = 1 - is_joined.any(axis=1).mean()
+    assert left > (1 - 2 * delta) ** (2 * d + 1) / (2 * d + 1) + 4 * np.sqrt(left / len(values))
+
+
+@pytest.mark.parametrize("delta", [0.05, 0.1, 0.2])
+def test_the_rate_around_any_y_is_that_of_one_window(delta):
+    """Exact isolation of x0 or x1, by quadrature: above the bound and 8/(2 - delta') of it in the end."""
+    delta_prime = delta / 2
+    v = (np.arange(4000) + 0.5) / 4000
+    shift = delta_prime * (np.arange(-20, 20) + 0.5) / 20
+    other = v[:, None] + shift
+    low, high = np.minimum(v[:, None], other), np.maximum(v[:, None], other)
+    there = (other >= 0) & (other <= 1)
+    taken = np.minimum(1, low + 2 * delta) - np.maximum(0, high - 2 * delta)
+    for d in (20, 60, 200):
+        bound = (1 - 2 * delta) ** (2 * d + 1) / (2 * d + 1)
+        either = 2 * ((1 - taken[there]) ** (2 * d)).mean()
+        assert bound < either < 2 * (1 - 2 * delta) ** (2 * d)
+    assert either == pytest.approx(8 / (2 - delta_prime) * bound, rel=0.02)
+    rates = [-(math.log(1 - 2 * delta) * (2 * d + 1) - math.log(2 * d + 1)) / d for d in (100, 10_000, 10**6)]
+    assert rates[-1] == pytest.approx(2 * math.log(1 / (1 - 2 * delta)), abs=2e-5)
+    # the bound that was printed before, (1 - 4 delta)^(2d), is idle from there on
+    assert (1 - 4 * delta) ** 400 < bound
 
 
 def test_cells_that_share_a_label_share_one_as_often_as_the_prefactor_says():

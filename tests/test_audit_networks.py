@@ -153,6 +153,8 @@ def test_odd_networks_anticorrelate_opposite_inputs_and_relu_networks_none():
         covariance = wide.wide_covariance(points, **law)
         if name == "relu":
             assert covariance.min() > 0
+            opposite = wide.wide_covariance(np.array([[1.0, 1.0], [-1.0, -1.0]]), **law | {"depth": 2})
+            assert opposite[0, 1] == pytest.approx(0, abs=1e-7)  # never negative, and no more than that
             continue
         assert np.all((covariance > 0) == (points @ points.T > 0))
         model = network(0, 5, depth=4, activation=name)[:-1]
@@ -161,6 +163,8 @@ def test_odd_networks_anticorrelate_opposite_inputs_and_relu_networks_none():
         both = wide.wide_covariance(np.concatenate([points, near]), **law)
         spread = np.sqrt(np.diag(both))
         assert np.diag(both[:30, 30:]) == pytest.approx(spread[:30] * spread[30:], rel=1e-5)
+        small = wide.wide_covariance(1e-2 * np.array([[1.0], [-1.0]]), **law)  # near, but not against their length
+        assert small[0, 1] == pytest.approx(-small[0, 0])
 
 
 def test_a_deep_relu_network_has_one_level_and_a_tanh_network_has_not():
@@ -179,6 +183,35 @@ def test_a_deep_relu_network_has_one_level_and_a_tanh_network_has_not():
         between[activation] = 1 - within / (within + outputs.mean(axis=1).var(ddof=1))
     assert between["relu"] > 0.5
     assert between["tanh"] < 0.25
+    r = 0.0
+    for depth, printed in enumerate((0.32, 0.49, 0.60, 0.68, 0.74), start=2):
+        r = (math.sqrt(1 - r * r) + r * (math.pi - math.acos(r))) / math.pi
+        covariance = wide.wide_covariance(8.0 * np.eye(2), depth=depth, activation="relu", weight_variance=2.0)
+        assert r == pytest.approx(covariance[0, 1] / covariance[0, 0], abs=1e-6)
+        assert r == pytest.approx(printed, abs=0.005)
+
+
+@given(st.floats(0.01, 0.5), st.integers(2, 10), st.integers(0, 2**32 - 1))
+def test_cross_entropy_is_a_loss_of_the_conjecture_around_one_class_alone(delta, n_classes, seed):
+    """Torch's own loss: its value at equal arguments, its slope, and what it is where it is small."""
+    rng = np.random.default_rng(seed)
+    logits = torch.from_numpy(3 * rng.standard_normal((200, n_classes)))
+    outputs = logits.softmax(dim=1)
+    itself = nn.functional.cross_entropy(logits, outputs, reduction="none").numpy()
+    assert itself == pytest.approx(stats.entropy(outputs.numpy(), axis=1))
+    assert itself.min() > 0
+    even = torch.zeros(1, n_classes, dtype=torch.float64)
+    assert float(nn.functional.cross_entropy(even, even.softmax(dim=1))) == pytest.approx(math.log(n_classes))
+    chosen = torch.zeros(200, dtype=torch.int64)
+    around = nn.functional.cross_entropy(logits, chosen, reduction="none").numpy()
+    first = outputs[:, 0].numpy()
+    near = np.abs(around - delta) > 1e-12
+    assert np.all((around <= delta)[near] == (first >= math.exp(-delta))[near])  # an interval of one output
+    inside = np.linspace(math.exp(-delta), 1, 500)
+    slopes = np.abs(np.diff(np.log(inside)) / np.diff(inside))
+    assert slopes.max() <= math.exp(delta) * (1 + 1e-9)
+    tiny = np.array([1e-9, 2e-9])
+    assert abs(np.diff(np.log(tiny))[0] / np.diff(tiny)[0]) > 1e8  # not Lipschitz on the simplex
 
 
 @settings(max_examples=40)

@@ -1,17 +1,21 @@
 """P(connected) against dimension: the ladder of cubes, the numbers of one network, the rows, the command."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import xarray as xr
 from pydantic import ValidationError
 
+import paper_figs
 from empirical import conjecture, conjecture_tables, lattice_models, network_lattice
 from empirical.__main__ import COMMANDS
 from empirical.conjecture import Settings
 from empirical.network_lattice import LatticeNetwork
-from percolation import campaign
+from paper_figs import fig_conjecture
+from percolation import campaign, runs
 from percolation.commandline import main
 
 TINY = Settings(
@@ -118,6 +122,81 @@ def test_rows_say_what_the_dataset_holds(run):
     last = next(row for row in rows if row["dimension"] == 8)
     assert (last["moved"], last["is_resolved"]) == (None, False)  # two cubes along an axis cannot be halved
     json.dumps(run.summary, allow_nan=False)
+
+
+def test_the_ratio_of_means_counts_the_pairs_of_all_networks_alike(run):
+    """Pairs by label, from the boxes themselves: connected ones of all networks over all of one label."""
+    law, connected, pairs = LatticeNetwork(activation="relu", depth=2, width=8, box="growing"), 0.0, 0.0
+    ratios = []
+    for network in range(4):
+        key = f"relu depth=2 growing radius=3 d=3 network={network}"
+        seed = int(np.random.default_rng(campaign.seed_sequence(TINY.seed, key)).integers(2**63))
+        cells = network_lattice.label_box(
+            network_lattice.build(law, 3, seed), 3, n_cells=10, radius=network_lattice.half_side(law, 3), delta=0.25
+        )[0]
+        of_network = [0.0, 0.0]
+        for label in range(7):
+            mask = (cells == label) | (cells == label + 1)
+            sizes = np.bincount(scipy.ndimage.label(mask)[0].ravel())[1:].astype(float)
+            of_network[0] += (sizes**2).sum()
+            of_network[1] += float(mask.sum()) ** 2
+        ratios.append(of_network[0] / of_network[1])
+        connected, pairs = connected + of_network[0], pairs + of_network[1]
+    where = {"activation": "relu", "depth": 2, "box": "growing", "dimension": 3}
+    row = next(row for row in run.summary["rows"] if {name: row[name] for name in where} == where)
+    assert row["network"] == pytest.approx(np.mean(ratios))
+    assert row["network_pooled"] == pytest.approx(connected / pairs)
+    assert row["network_pooled"] != pytest.approx(row["network"], abs=1e-6)
+    pooled = run.dataset["in_label_pooled"].sel(where | {"model": "network"})
+    assert float(pooled.isel(rung=-1)) == pytest.approx(connected / pairs)
+    assert all(row["independent_pooled_error"] >= 0 for row in run.summary["sizes"])
+    # runs that did not keep the pairs say so
+    older = conjecture_tables.rows(run.dataset.drop_vars(["n_shared", "in_label_pooled"]))
+    assert {(one["network_pooled"], one["network_pooled_error"]) for one in older} == {(None, None)}
+    assert "did not keep" in fig_conjecture.caption(run.dataset.drop_vars("n_shared"))
+    assert "times as large" in fig_conjecture.caption(run.dataset)
+
+
+def test_the_readme_s_ratio_of_means_is_that_of_the_kept_run_s_networks():
+    """The kept run has no pairs by network: they are counted in its networks, where README has the largest factor."""
+    dataset = runs.read_dataset(Path(paper_figs.__file__).parent / "data" / "conjecture" / "result.nc")
+    chosen = Settings.model_validate_json(dataset.attrs["settings"])
+    kept = dataset["in_label"].sel(activation="tanh", depth=3, box="fixed", dimension=1, model="network").isel(rung=-1)
+    side = conjecture.sides(chosen, 1)[-1]
+    found = []
+    for network in range(chosen.n_networks):
+        key = f"tanh depth=3 fixed radius=3 d=1 network={network}"
+        seed = int(np.random.default_rng(campaign.seed_sequence(chosen.seed, key)).integers(2**63))
+        law = LatticeNetwork(activation="tanh", box="fixed")
+        cells = network_lattice.label_box(
+            network_lattice.build(law, 1, seed), 1, n_cells=side, radius=network_lattice.half_side(law, 1), delta=0.25
+        )
+        connection = lattice_models.connect_cubes(cells[0], 8)
+        assert connection.in_label == pytest.approx(
+            float(kept[network]), abs=0.01
+        )  # a value at a cell's end may differ
+        found.append((connection.in_label, (connection.shares**2).sum()))
+    ratios, weights = np.array(found).T
+    factor = (1 - float(conjecture_tables.ratio_of_means(ratios, weights))) / (1 - ratios.mean())
+    readme = " ".join((Path(paper_figs.__file__).parent.parent / "README.md").read_text().split())
+    assert f"0.90 to {factor:.2f} times as large" in readme
+
+
+def test_the_error_of_a_ratio_of_means_is_that_of_leaving_one_out():
+    rng = np.random.default_rng(3)
+    weights = rng.uniform(0.2, 5, 50)
+    ratios = rng.uniform(0, 0.2, 50) + 1 / (1 + weights)
+    table = {"in_label": ratios, "n_shared": weights}
+    dataset = xr.Dataset(
+        {name: (("model", "network", "rung"), value[None, :, None]) for name, value in table.items()},
+        coords={"model": ["network"]},
+    )
+    found = conjecture_tables._pooled(dataset, "in_label", "n_shared", "network")
+    assert found["network_pooled"] == pytest.approx((ratios @ weights) / weights.sum())
+    without = np.array([np.delete(ratios * weights, i).sum() / np.delete(weights, i).sum() for i in range(50)])
+    jackknife = np.sqrt(49 / 50 * ((without - without.mean()) ** 2).sum())
+    assert found["network_pooled_error"] == pytest.approx(jackknife, rel=0.05)
+    assert abs(conjecture_tables.standard_error(ratios) / jackknife - 1) > 0.2  # that of the mean of ratios
 
 
 def test_boxes_of_several_sizes_are_growing_ones(run):

@@ -16,7 +16,7 @@ from scipy import special, stats
 
 from percolation import audit, campaign, finite_clusters, labels, meanfield, rare, threshold
 from percolation._audit import lattice_checks, network_checks
-from percolation._audit.entry import agrees
+from percolation._audit.entry import VERDICTS, agrees
 
 ROOT = Path(__file__).parent.parent
 KEYS = [entry.key for entry in audit.ENTRIES]
@@ -73,6 +73,19 @@ def test_the_readme_has_the_table():
         equations = ", ".join(map(str, entry.equations))
         expected = f"| {marks[entry.verdict]} | {equations} | {entry.statement} | {entry.correction} |"
         assert row.replace("\\|", "|") == expected
+
+
+def test_every_verdict_is_given_by_the_one_rule_that_readers_see():
+    assert {entry.needs for entry in audit.ENTRIES} == set(VERDICTS)
+    assert all(entry.verdict == VERDICTS[entry.needs] for entry in audit.ENTRIES)
+    holds, corrected, fails = audit.RULE.split(". ")[:3]
+    for text, needs in ((corrected, ("constants", "readings")), (fails, ("formula", "assumption", "nothing helps"))):
+        assert all(word in text for word in needs)
+    assert "true as printed" in holds
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert audit.RULE in readme
+    # both are false as printed, and true under a further assumption
+    assert {ENTRY[key].verdict for key in ("loss", "labels in one network", "cross-entropy")} == {"fails"}
 
 
 def test_a_number_agrees_as_its_relation_asks():
@@ -181,6 +194,29 @@ def test_cubes_that_share_a_face_share_a_label(n, common, left, right):
     assert max(first) <= min(last)
 
 
+@given(st.integers(2, 20), st.fractions(0, 1, max_denominator=100), st.fractions(0, 1, max_denominator=1000))
+def test_cubes_of_near_inputs_share_a_label_up_to_what_their_own_ranges_take(n, part, place):
+    """Exact: outputs (delta/2 - 2w) apart at most, w to either side of each; any farther and some do not."""
+    delta = Fraction(1, n)
+    width = part * delta / 4
+    starts = [k * delta / 2 for k in range(2 * n - 1)]
+
+    def share(low, high):
+        return any(start <= low and high <= start + delta for start in starts)
+
+    apart = delta / 2 - 2 * width
+    low = place * (1 - apart)
+    assert share(max(low - width, Fraction(0)), min(low + apart + width, Fraction(1)))
+    beyond = delta / 100
+    first = starts[1] - beyond / 2 + width  # its cube begins just below a start
+    assert not share(first - width, first + apart + beyond + width)
+
+
+def test_half_of_the_probability_is_more_than_half_of_the_rate():
+    for delta in (0.5, 0.1, 0.001):
+        assert meanfield.rate_per_dimension(delta / 2) < meanfield.rate_per_dimension(delta) / 2
+
+
 @given(st.integers(1, 60))
 def test_independent_cells_share_a_label_as_rarely_as_the_formula_says(n):
     count = labels.n_cells(1 / n)
@@ -197,16 +233,36 @@ def test_the_first_dimension_of_a_label_is_half_the_number_of_labels_and_two():
         assert values[d] < 1 / n_labels, n_labels
         assert d == 3 or values[d - 1] > 1 / n_labels, n_labels
     assert values[2] > 1 / 2
+    # outputs in the disc, labels of diameter 1/n: p = 1/(2n)^2, and d > (1/p + 1)/2 is needed, and nearly enough
+    for n in range(1, 20):
+        first = next(d for d in range(2, 1003) if values[d] < 1 / (2 * n) ** 2)
+        assert ((2 * n) ** 2 + 1) / 2 < first < ((2 * n) ** 2 + 1) / 2 + 3
+    assert ((2 / 0.001) ** 10 + 1) / 2 > 5e32
 
 
-@pytest.mark.parametrize("n_outputs, delta", [(1, 0.2), (2, 0.2), (3, 0.5)])
-def test_a_cube_of_outputs_has_the_probability_of_its_volume(n_outputs, delta):
-    """Four standard errors: false alarms below 1e-4."""
-    outputs = np.random.default_rng(3).random((200_000, n_outputs))
-    cells = labels.cells(outputs, delta)
-    share = np.all((cells >= 1) & (cells <= 2), axis=1).mean()  # the second interval in every coordinate
-    expected = delta**n_outputs
-    assert share == pytest.approx(expected, abs=4 * math.sqrt(expected / 200_000))
+@pytest.mark.parametrize("n_outputs, delta", [(1, 0.4), (2, 0.5), (3, 1.0)])
+def test_a_ball_of_outputs_is_the_likeliest_set_of_its_diameter(n_outputs, delta):
+    """Uniform in the unit ball: (delta/2)^k, more than other bodies have. Four standard errors: below 1e-4."""
+    k, n = n_outputs, 200_000
+    rng = np.random.default_rng(3)
+    outputs = rng.standard_normal((n, k))
+    outputs *= rng.random((n, 1)) ** (1 / k) / np.linalg.norm(outputs, axis=1, keepdims=True)
+    centre = np.eye(k)[0] * (1 - delta / 2)
+    for diameter, middle in ((delta, 0 * centre), (delta, centre), (2 * delta, 0 * centre)):
+        expected = (diameter / 2) ** k
+        share = (np.linalg.norm(outputs - middle, axis=1) <= diameter / 2).mean()
+        assert share == pytest.approx(expected, abs=4 * math.sqrt(expected / n))
+    # within delta of a y at the sphere less than delta^k
+    assert (np.linalg.norm(outputs - np.eye(k)[0], axis=1) <= delta).mean() < delta**k
+    ball = math.pi ** (k / 2) / math.gamma(k / 2 + 1)
+    others = {
+        "cube": (delta / math.sqrt(k)) ** k,
+        "cross": delta**k / math.factorial(k),
+        "simplex": delta**k * math.sqrt(k + 1) / (math.factorial(k) * 2 ** (k / 2)),
+        "Reuleaux triangle": (math.pi - math.sqrt(3)) / 2 * delta**2 if k == 2 else 0.0,
+    }
+    for volume in others.values():
+        assert volume / ball <= (delta / 2) ** k * (1 + 1e-12)
 
 
 # Correlation: Section 4, App. C, G.1
@@ -291,6 +347,53 @@ def test_a_common_level_connects_less_than_independence(low, high):
     assert meanfield.rate_per_dimension(low) < meanfield.rate_per_dimension(mean)
 
 
+def test_a_level_that_some_networks_lack_connects_more_than_independence():
+    """Density 0 in half of the networks, 2 delta in the others: inputs that carry the label are in the others."""
+    delta, d = 0.1, 24
+    found = [
+        rare.finite_probability(p, d, n_samples=1000, max_sites=500, rng=np.random.default_rng(1)).value
+        for p in (delta, 2 * delta)
+    ]
+    assert found[1] < 0.1 * found[0]
+    assert meanfield.rate_per_dimension(2 * delta) > 2 * meanfield.rate_per_dimension(delta)
+
+
+def common_level(n, correlation, p=0.1):
+    """P(n neighbours empty | the origin occupied), all correlated alike, by quadrature over the common level."""
+    level, weights = over(-9.0, 9.0)
+    weights = weights * np.exp(-(level**2) / 2)
+    density = special.ndtr((math.sqrt(correlation) * level + special.ndtri(p)) / math.sqrt(1 - correlation))
+    return float(weights @ (density * (1 - density) ** n) / (weights @ density))
+
+
+@pytest.mark.parametrize("n, rarer", [(16, True), (32, False)])
+def test_a_common_level_isolates_more_rarely_among_few_neighbours_than_among_many(n, rarer):
+    """Four standard errors: false alarms below 1e-4."""
+    found = common_level(n, 0.5)
+    assert (found < 0.9**n) == rarer
+    assert found == pytest.approx({16: 0.098, 32: 0.046}[n], abs=5e-4)
+    assert 0.9**n == pytest.approx({16: 0.185, 32: 0.034}[n], abs=5e-4)
+    rng = np.random.default_rng(2)
+    fields = math.sqrt(0.5) * (rng.standard_normal((200_000, 1)) + rng.standard_normal((200_000, n + 1)))
+    is_occupied = fields > special.ndtri(0.9)
+    isolated = ~is_occupied[is_occupied[:, 0], 1:].any(axis=1)
+    assert isolated.mean() == pytest.approx(found, abs=4 * math.sqrt(found / isolated.size))
+    # correlated with the origin alone: rarer still
+    near = 0.4 * fields[:, :1] + math.sqrt(1 - 0.4**2) * rng.standard_normal((200_000, n))
+    assert (~(near[is_occupied[:, 0]] > special.ndtri(0.9)).any(axis=1)).mean() < 0.3 * 0.9**n
+
+
+def test_a_level_without_a_least_density_falls_more_slowly_than_any_exponential():
+    """1 - P of labels whose density goes down to 0 over networks, to leading order: its rate falls with d."""
+    level, weights = over(-9.0, 9.0)
+    density = special.ndtr((math.sqrt(0.5) * level + special.ndtri(0.1)) / math.sqrt(0.5))
+    weights = weights * np.exp(-(level**2) / 2) * density**2
+    lost = [float(weights @ (2 * (1 - density) ** (2 * d)) / weights.sum()) for d in (100, 200, 400, 800)]
+    rates = [math.log(lost[i] / lost[i + 1]) / (100 * 2**i) for i in range(3)]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.05 * meanfield.rate_per_dimension(0.1)
+
+
 @given(st.data())
 def test_association_opens_a_path_and_closes_the_choice_between_paths(data):
     """Cells are increasing functions (or, and) of independent bits, so associated (Harris); two or three routes."""
@@ -359,6 +462,32 @@ def test_the_gaussian_distribution_function_gives_every_label_delta():
         assert special.ndtr(special.ndtri(high)) - special.ndtr(special.ndtri(low)) == pytest.approx(0.1)
 
 
+def test_erf_gives_every_label_delta_at_variance_one_half_and_not_at_one():
+    """Simulated and exact. Four standard errors: false alarms below 1e-4."""
+    ends, middle = (0.0, 0.1), (0.45, 0.55)
+    normal = np.random.default_rng(5).standard_normal(200_000)
+    for variance, expected in ((0.5, {ends: 0.1, middle: 0.1}), (1.0, {ends: 0.182, middle: 0.071})):
+        outputs = (1 + special.erf(math.sqrt(variance) * normal)) / 2
+        for (low, high), p in expected.items():
+            x = special.erfinv(2 * np.array([low, high]) - 1) / math.sqrt(variance)
+            assert special.ndtr(x[1]) - special.ndtr(x[0]) == pytest.approx(p, abs=6e-4)
+            share = ((outputs >= low) & (outputs <= high)).mean()
+            assert share == pytest.approx(p, abs=6e-4 + 4 * math.sqrt(p / 200_000))
+
+
+def test_uneven_labels_end_at_the_rate_of_the_rarest():
+    """Sigmoid of N(0, 1), three labels of delta = 1/2: simulated 1 - P against the sum, which ends with the ends'."""
+    edges = special.logit(labels.intervals(0.5))
+    p = special.ndtr(edges[:, 1]) - special.ndtr(edges[:, 0])
+    for d in (8, 12):
+        found = [rare.finite_probability(q, d, n_samples=2000, max_sites=500, rng=np.random.default_rng(d)) for q in p]
+        lost = sum(q**2 * (1 - (1 - one.value) ** 2) for q, one in zip(p, found, strict=True)) / (p @ p)
+        assert lost == pytest.approx(2 * (p**2) @ (1 - p) ** (2 * d) / (p @ p), rel=0.02)
+    terms = p**2 * (1 - p) ** 400
+    assert terms.sum() == pytest.approx(2 * terms[0])  # the two ends alone
+    assert p.min() == pytest.approx(0.5)
+
+
 def periodic_loss(y, target):
     """Distance of y - target from the multiples of 1/2."""
     return np.abs((y - target) - np.round(2 * (y - target)) / 2)
@@ -404,6 +533,16 @@ def test_gaussian_norms_exceed_the_bound_more_rarely_than_asked(shape):
     for failure in (0.5, 0.1, 0.01):
         assert (norms > network_checks.upper_norm(*shape, failure)).mean() <= failure
     assert norms.max() > math.sqrt(shape[0]) + math.sqrt(shape[1]) - 1.2  # the bound is not idle
+
+
+def test_a_tanh_layer_steepens_typical_slopes_by_a_tenth_and_the_bound_threefold():
+    x, weights = over(-9.0, 9.0)
+    weights = weights * stats.norm.pdf(x)
+    gain = (weights @ np.tanh(x) ** 2) ** -0.5
+    assert gain == pytest.approx(network_checks._TANH_GAIN)
+    assert gain * (weights @ np.cosh(x) ** -4.0) ** 0.5 == pytest.approx(1.09, abs=0.005)
+    assert 2 * gain == pytest.approx(3.2, abs=0.05)
+    assert math.sqrt(2) * (0.5) ** 0.5 == pytest.approx(1)  # ReLU: half of the units, gain sqrt 2
 
 
 def test_one_row_has_the_norm_of_chi():

@@ -1,15 +1,19 @@
 """Level sets against clusters that are unrolled, extrapolation against data that are made, the control, the command."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import oracles
 import pytest
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import paper_figs
+from paper_figs.plot import uncertain
 from percolation import __main__ as command
-from percolation import campaign, fields, levelsets, sweep
+from percolation import campaign, fields, levelsets, runs, sweep
 
 SMALL = levelsets.Settings(max_sites=111_000, sites=2**20, seed=2)
 
@@ -103,6 +107,66 @@ def test_errors_are_as_large_as_they_say():
         assert found.standard_error >= found.statistical_error
     assert 0.65 < np.mean(np.square(off)) < 1.35
     assert abs(np.mean(off)) < 5 / np.sqrt(400)
+
+
+KEPT = runs.read_dataset(Path(paper_figs.__file__).parent / "data" / "levelsets" / "result.nc")
+
+
+def with_free_exponent(point):
+    """p_c, and by how much it may change with the best chi^2 no more than 1 larger, by lines through all means.
+
+    A fit of our own: numpy's least squares over a grid of nu, places taken as independent.
+    """
+    d, n = int(point["dimension"]), int(point["n_fields"].count())
+    mean, error = (point[name].to_numpy()[:n, :d] for name in ("mean", "mean_error"))
+    found = []
+    for nu in float(point["nu"]) * np.geomspace(0.5, 2, 60):
+        x = point["length"].to_numpy()[:n, None] ** (-1 / nu)
+        columns = [np.ones((n * d, 1)), np.kron(x, np.eye(d)), np.kron(x**2, np.eye(d))]
+        design = np.concatenate(columns, axis=1) / error.ravel()[:, None]
+        solution, rest, *_ = np.linalg.lstsq(design, mean.ravel() / error.ravel())
+        found.append((rest[0], nu, solution[0]))
+    least = min(found)[0]
+    return np.array([(nu, p_c) for rest, nu, p_c in found if rest < least + 1])
+
+
+@pytest.mark.parametrize("dimension", levelsets.LENGTHS)
+def test_the_kept_errors_have_the_exponent_in_them(dimension):
+    """A fit with nu free goes as far as the error says, within a half; the exponent's part is most of the error."""
+    point = KEPT.sel(law="free", dimension=dimension)
+    part = levelsets.exponent_part(KEPT, "free", dimension)
+    assert part > 1.5 * float(point["standard_error"])
+    total = np.hypot(part, float(point["standard_error"]))
+    free = with_free_exponent(point)
+    assert np.abs(free[:, 1] - float(point["p_c"])).max() < 1.5 * total
+    white = levelsets.exponent_part(KEPT, "white", dimension)
+    assert white < 0.1 * float(KEPT["standard_error"].sel(law="white", dimension=dimension))
+
+
+def test_an_exponent_taken_wrongly_is_in_the_error():
+    """Means of nu = 1.6, fitted with 2: p_c is off by more than the scatter, by less than the exponent's part."""
+    lengths, means, covariances, counts = made(1.6, 0.16, [0.2, 0.3, 0.4], [0.0, 0.0, 0.0])
+    found = levelsets.extrapolate(lengths, means, 1e-6 * covariances, counts, nu=2.0)
+    assert abs(found.value - 0.16) > 3 * found.statistical_error
+    errors = np.sqrt(1e-6 * np.diagonal(covariances, axis1=1, axis2=2) / counts[:, None])
+    table = {"mean": (("size", "place"), means), "mean_error": (("size", "place"), errors)}
+    table |= {"length": ("size", lengths), "n_fields": ("size", counts)}
+    numbers = {"nu": 2.0, "nu_measured": 1.6, "nu_error": 0.1}
+    point = xr.Dataset(table | numbers, coords={"place": [1, 2, 3]}).expand_dims(law=["free"], dimension=[3])
+    part = levelsets.exponent_part(point, "free", 3)
+    assert abs(found.value - 0.16) < part < 2 * abs(found.value - 0.16)
+
+
+def test_the_readme_quotes_the_kept_critical_densities_with_the_exponent_in_their_errors():
+    readme = " ".join((Path(paper_figs.__file__).parent.parent / "README.md").read_text().split())
+    quoted, exponents = [], []
+    for d, digits in ((3, 3), (4, 4), (5, 4)):
+        point = KEPT.sel(law="free", dimension=d)
+        total = np.hypot(float(point["standard_error"]), levelsets.exponent_part(KEPT, "free", d))
+        quoted.append(f"{float(point['p_c']):.{digits}f}({total * 10**digits:.0f})")
+        exponents.append(uncertain(float(point["nu_measured"]), float(point["nu_error"])))
+    assert f"{quoted[0]} in d = 3 (published: 0.16), {quoted[1]} in 4 and {quoted[2]} in 5" in readme
+    assert f"{exponents[0]}, {exponents[1]} and {exponents[2]} instead of 2, 1 and 0.67" in readme
 
 
 def test_what_the_expansion_lacks_is_in_the_error():

@@ -9,6 +9,15 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 Outcome = Literal["holds", "holds with a correction", "fails"]
+Needs = Literal["nothing", "a constant", "a reading", "a formula", "an assumption", "no help"]
+VERDICTS: dict[Needs, Outcome] = {
+    "nothing": "holds",
+    "a constant": "holds with a correction",
+    "a reading": "holds with a correction",
+    "a formula": "fails",
+    "an assumption": "fails",
+    "no help": "fails",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,9 +34,8 @@ class Entry:
         The numbers of its equations that the entry judges.
     statement : str
         What the paper says, in its own symbols, in a line.
-    verdict : {"holds", "holds with a correction", "fails"}
-        "Fails": false as printed, and the argument that rests on it has to change; "with a correction": true once a
-        constant or a condition is set right.
+    needs : {"nothing", "a constant", "a reading", "a formula", "an assumption", "no help"}
+        What it takes to make it true, which gives the verdict by :data:`percolation.audit.RULE`.
     correction : str
         The statement that is true; empty where the paper's is.
     argument : str
@@ -40,10 +48,15 @@ class Entry:
     section: str
     equations: tuple[int, ...]
     statement: str
-    verdict: Outcome
+    needs: Needs
     correction: str
     argument: str
     evidence: tuple[str, ...]
+
+    @property
+    def verdict(self) -> Outcome:
+        """What became of it."""
+        return VERDICTS[self.needs]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -108,9 +108,9 @@ def percolation_phase(rng: np.random.Generator) -> Check:
 
 
 def vector_outputs(rng: np.random.Generator) -> Check:
-    """Look for the first dimension that suffices for two outputs."""
+    """Look for the first dimension that suffices for two outputs: a disc of diameter 1/2 is 1/16 of the unit disc."""
     return Check(
-        quantity="first dimension that percolates, two outputs, δ = 1/4; paper: as one",
+        quantity="first dimension that percolates, uniform outputs in the disc, δ = 1/2; paper: as in [−1, 1]",
         claimed=4 // 2 + 2,
         corrected=16 // 2 + 2,
         found=first_percolating(1 / 16, 4, rng),

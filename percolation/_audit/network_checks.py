@@ -175,6 +175,18 @@ def loss(_: np.random.Generator) -> Check:
     )
 
 
+def cross_entropy(_: np.random.Generator) -> Check:
+    """Evaluate the cross-entropy of two equal outputs against themselves."""
+    logits = np.zeros(2)
+    return Check(
+        quantity="cross-entropy L(y, y) at y = (1/2, 1/2)",
+        claimed=0.0,
+        corrected=float(np.log(2)),
+        found=-float(special.softmax(logits) @ special.log_softmax(logits)),
+        tolerance=1e-9,
+    )
+
+
 def network(rng: np.random.Generator) -> tuple[list[Floats], Callable[[Floats], Floats]]:
     """Return the matrices of a random tanh network of Eqs. 8-10, 16-32-32-1, and the network."""
     matrices = [
@@ -378,6 +390,7 @@ MEASURES: dict[str, Measure] = {
     "labels in one network": one_network,
     "sign of correlations": sign_of_correlations,
     "loss": loss,
+    "cross-entropy": cross_entropy,
     "Lipschitz lemma": lemma,
     "size of the cubes": epsilon,
     "activation": pointwise,
