@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from percolation import interrupt
+
+if __name__ == "__main__":
+    interrupt.end_in_one_line("paper_figs")  # before the imports below, which take seconds
+
 import dataclasses
 import sys
 import time
@@ -194,4 +199,4 @@ def _settings(name: str, options: Options) -> Any:
 
 
 if __name__ == "__main__":
-    commandline.as_program(main)
+    commandline.as_program(PROGRAM, main)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from percolation import interrupt
+
+if __name__ == "__main__":
+    interrupt.end_in_one_line("percolation")  # before the imports below, which take seconds
+
 from collections.abc import Mapping
 from typing import Any
 
@@ -130,4 +135,4 @@ COMMANDS = {
 }
 
 if __name__ == "__main__":
-    commandline.as_program(lambda: commandline.main("percolation", COMMANDS))
+    commandline.as_program("percolation", lambda: commandline.main("percolation", COMMANDS))

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from percolation import campaign, runs
+from percolation import campaign, commandline, runs
+from percolation.__main__ import COMMANDS
 
 SCRIPT = Path(campaign_script.__file__)
 
@@ -219,10 +220,9 @@ def test_a_program_that_fails_does_not_wait_for_its_workers_nor_abort_on_them():
         "def work():\n"
         "    while True: torch.ones(300, 300) @ torch.ones(300, 300)\n"
         "def main():\n"
-        "    with commandline.one_line_errors('program'):\n"
-        "        threading.Thread(target=work, daemon=True).start()\n"
-        "        raise {error}\n"
-        "commandline.as_program(main)\n"
+        "    threading.Thread(target=work, daemon=True).start()\n"
+        "    raise {error}\n"
+        "commandline.as_program('program', main)\n"
     )
     for error, code, complaint in (
         ("ValueError('p must be less')", 2, "program: p must be less\n"),
@@ -231,7 +231,6 @@ def test_a_program_that_fails_does_not_wait_for_its_workers_nor_abort_on_them():
             2,
             "program: there is not enough memory (cannot allocate 9 B); ask for less\n",
         ),
-        ("KeyboardInterrupt", 130, "\nprogram: stopped; the same command goes on from here\n"),
     ):
         command = [sys.executable, "-c", script.format(error=error)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
@@ -241,6 +240,60 @@ def test_a_program_that_fails_does_not_wait_for_its_workers_nor_abort_on_them():
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback")
     assert done.stderr.endswith("KeyError: 'a mistake of ours'\n")
+
+
+@pytest.mark.parametrize(
+    "package, imported",
+    [("percolation", "numpy"), ("lipschitz", "torch.nn"), ("empirical", "torch._C"), ("paper_figs", "matplotlib")],
+)
+def test_ctrl_c_while_a_program_imports_is_one_line(package, imported):
+    """The signal comes as the import system looks for a module, in the middle of the program's imports."""
+    script = (
+        "import os, runpy, signal, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        name == {imported!r} and os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        f"runpy.run_module({package!r}, run_name='__main__', alter_sys=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stderr == f"{package}: stopped; the same command goes on from here\n"
+    assert done.returncode == 130
+
+
+def test_standard_output_that_cannot_be_written_is_one_line(tmp_path):
+    script = "from percolation import commandline\ncommandline.as_program('program', lambda: print('text'))\n"
+    command = [sys.executable, "-c", script]
+    unread, written = os.pipe()
+    os.close(unread)
+    done = subprocess.run(command, stdout=written, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    os.close(written)
+    complaint = "program: standard output was closed before everything was printed\n"
+    assert (done.returncode, done.stderr) == (2, complaint)
+    closed = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], capture_output=True, text=True, check=False)
+    assert closed.returncode == 2
+    assert closed.stderr == "program: standard output must be open, got one that is closed\n"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (2, "program: [Errno 28] No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--preset"], "--preset must be one of quick, paper, got nothing"),
+        (["--preset="], "--preset must be one of quick, paper, got nothing"),
+        (["--preset", "--json"], "--preset must be one of quick, paper, got --json"),
+        (["--workers", "0"], "--workers must be from 1 to 256, got 0"),
+        (["--workers", "100000"], "--workers must be from 1 to 256, got 100000"),
+    ],
+)
+def test_flags_of_every_command_are_checked_in_one_line(words, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        commandline.main("percolation", COMMANDS, ["scaling", "--out", str(tmp_path), *words])
+    assert stopped.value.code == 2
+    assert capsys.readouterr() == ("", f"percolation: {message}\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
