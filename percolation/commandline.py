@@ -62,17 +62,18 @@ def _run(program: str, commands: Mapping[str, Command], arguments: Sequence[str]
     settings = options.settings
     if not 1 <= options.workers <= _MOST_WORKERS["cpu"]:
         raise ValueError(f"--workers must be from 1 to {_MOST_WORKERS['cpu']}, got {options.workers}")
-    if command.prepare is not None:
-        settings = command.prepare(settings)
     device = getattr(options, "device", "cpu")
-    finished = campaign.run(
-        command.experiment(device),
-        settings,
-        out=options.out,
-        n_workers=workers(device, options.workers),
-        device=device,
-        show_progress=not options.json,
-    )
+    with contextlib.redirect_stdout(sys.stderr):  # for what a user's network prints
+        if command.prepare is not None:
+            settings = command.prepare(settings)
+        finished = campaign.run(
+            command.experiment(device),
+            settings,
+            out=options.out,
+            n_workers=workers(device, options.workers),
+            device=device,
+            show_progress=not options.json,
+        )
     if options.json:
         print(runs.as_json(finished.summary))
     else:
