@@ -110,6 +110,7 @@ COMMANDS = {
         experiment=lambda _: picture.EXPERIMENT,
         describe=_describe_lattice,
         example="python -m percolation lattice --shape 512 512 --p 0.6",
+        memory=picture.memory,
     ),
     "threshold": commandline.Command(
         summary="The percolation threshold of Z^d, sites or bonds, by invasion percolation.",

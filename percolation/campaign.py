@@ -42,6 +42,7 @@ S = TypeVar("S", bound=BaseModel)
 T = TypeVar("T")
 Arrays = dict[str, np.ndarray]
 _LEAST_TASKS = 8  # of an experiment that is stopped by time
+_QUIET = 1.0  # seconds before a bar is drawn, so that a mistake is one line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,9 +198,14 @@ def _run_missing(
         start = time.perf_counter()
         options: dict[str, Any] = {} if scratch is None else {"scratch": scratch}
         if experiment.has_long_tasks:
-            options["progress"] = lambda fraction: bar.set_postfix_str(f"{key} {fraction:.1%}")
+            options["progress"] = lambda fraction: bar.set_postfix_str(
+                key + (f" {fraction:.1%}" if isinstance(fraction, float) else f": {fraction}"), refresh=is_late()
+            )
         arrays = experiment.run_task(settings, tasks[key], seed_sequence(seed, key), **options)
         return key, arrays, time.perf_counter() - start
+
+    def is_late() -> bool:
+        return time.perf_counter() - start >= _QUIET
 
     def due() -> Iterator[Any]:
         for n, key in enumerate(missing):
@@ -216,10 +222,11 @@ def _run_missing(
         desc=experiment.name,
         unit="task",
         disable=not show_progress,
+        delay=_QUIET,
     ) as bar:
         for key, arrays, seconds in workers(due()):
             journal.write(key, arrays, seconds)
-            bar.set_postfix_str(key)
+            bar.set_postfix_str(key, refresh=False)
             bar.update()
 
 

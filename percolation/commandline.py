@@ -10,6 +10,7 @@ import io
 import itertools
 import os
 import re
+import resource
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +31,8 @@ class Command:
     """One subcommand: the experiment, its presets (the first is the default), how it prints.
 
     ``experiment`` is called with the device name. ``example`` is the line shown by ``--help``. ``positional`` names
-    the settings that stand first on the line without their flags; ``prepare`` completes settings by what lies in files.
+    the settings that stand first on the line without their flags; ``prepare`` completes settings by what lies in files;
+    ``memory`` foresees the bytes that a run takes at least, where settings within their ranges may take too many.
     """
 
     summary: str
@@ -41,6 +43,7 @@ class Command:
     uses_torch: bool = False
     positional: tuple[str, ...] = ()
     prepare: Callable[[Any], Any] | None = None
+    memory: Callable[[Any], float] | None = None
 
 
 def main(program: str, commands: Mapping[str, Command], arguments: Sequence[str] | None = None) -> None:
@@ -62,6 +65,9 @@ def _run(program: str, commands: Mapping[str, Command], arguments: Sequence[str]
     settings = options.settings
     if not 1 <= options.workers <= _MOST_WORKERS["cpu"]:
         raise ValueError(f"--workers must be from 1 to {_MOST_WORKERS['cpu']}, got {options.workers}")
+    if command.memory is not None and command.memory(settings) > _free_memory():
+        gigabytes = f"{command.memory(settings) / 1e9:.3g} GB, with {_free_memory() / 1e9:.3g} GB free"
+        raise ValueError(f"settings must fit into memory, got some that take {gigabytes}; ask for less")
     device = getattr(options, "device", "cpu")
     with contextlib.redirect_stdout(sys.stderr):  # for what a user's network prints
         if command.prepare is not None:
@@ -201,6 +207,20 @@ def parse(record: Any, program: str, words: Sequence[str], description: str) -> 
         if error.code:
             raise ValueError(_flatten(complaint.getvalue())) from None
         raise
+
+
+def _free_memory() -> float:
+    """Return the bytes that this process may still take, as far as the system says."""
+    free = float("inf")
+    with contextlib.suppress(OSError, ValueError):
+        found = re.search(r"MemAvailable: *(\d+) kB", Path("/proc/meminfo").read_text())
+        free = 1024 * float(found[1]) if found else free
+    with contextlib.suppress(OSError, ValueError):
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            free = min(free, limit - taken)
+    return free
 
 
 _MOST_WORKERS = {"cpu": 256, "cuda": 16, "mps": 1}  # each is a thread; torch has 32 streams of a GPU

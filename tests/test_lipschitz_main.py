@@ -58,6 +58,20 @@ def test_json_is_all_that_stands_on_standard_output(tmp_path):
         (["--depths", "0"], "lipschitz: depths[0] must be greater than or equal to 1, got 0"),
         (["--delta", "0.3"], "lipschitz: delta must be 1 over a whole number, got 0.3"),
         (["--n-networks", "1"], "lipschitz: n_networks must be greater than or equal to 2, got 1"),
+        (
+            ["--n-networks", "1000000000"],
+            "lipschitz: n_networks must be less than or equal to 10000, got 1000000000",
+        ),
+        (["--depths", "100000"], "lipschitz: depths[0] must be less than or equal to 1000, got 100000"),
+        (["--widths", "1000000000"], "lipschitz: widths[0] must be less than or equal to 100000, got 1000000000"),
+        (
+            ["--widths", "100000", "--depths", "3"],
+            "lipschitz: widths must make networks of at most 100000000 weights, got 10102400000",
+        ),
+        (
+            ["--n-starts", "100000", "--widths", "2000", "--depths", "2"],
+            "lipschitz: n_starts must have at most 100000000 coordinates in a layer, got 200000000",
+        ),
         (["--nonsense"], "lipschitz: Unrecognized options: --nonsense"),
         (["--preset", "huge"], "lipschitz: --preset must be one of quick, paper, got huge"),
     ],

@@ -284,6 +284,10 @@ def test_standard_output_that_cannot_be_written_is_one_line(tmp_path):
         (["--preset"], "--preset must be one of quick, paper, got nothing"),
         (["--preset="], "--preset must be one of quick, paper, got nothing"),
         (["--preset", "--json"], "--preset must be one of quick, paper, got --json"),
+        (
+            ["--workers", "1", "--samples", "10000000000"],
+            "samples must be less than or equal to 1000000000, got 10000000000",
+        ),
         (["--workers", "0"], "--workers must be from 1 to 256, got 0"),
         (["--workers", "100000"], "--workers must be from 1 to 256, got 100000"),
     ],
@@ -294,6 +298,32 @@ def test_flags_of_every_command_are_checked_in_one_line(words, message, tmp_path
     assert stopped.value.code == 2
     assert capsys.readouterr() == ("", f"percolation: {message}\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lattice_that_cannot_fit_into_memory_is_refused_before_it_is_made(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(commandline, "_free_memory", lambda: 2.0e9)
+    words = ["lattice", "--shape", "31622", "31622", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit) as stopped:
+        commandline.main("percolation", COMMANDS, words)
+    assert stopped.value.code == 2
+    complaint = "percolation: settings must fit into memory, got some that take 16 GB, with 2 GB free; ask for less\n"
+    assert capsys.readouterr() == ("", complaint)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_free_memory_is_what_the_system_and_the_limits_of_the_process_leave():
+    """A limit on the size of the process leaves less than that, whatever the machine has."""
+    script = (
+        "import resource\n"
+        "from percolation import commandline\n"
+        "print(commandline._free_memory())\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))\n"
+        "print(commandline._free_memory())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    machine, limited = (float(line) for line in done.stdout.splitlines())
+    assert 2**20 < machine < 2**50
+    assert 2**20 < limited < 3 * 2**30
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
