@@ -53,8 +53,9 @@ def complete(settings: Settings) -> Settings:
     return settings.model_copy(update={"network_digest": digest})
 
 
+_PRODUCT = "product"
 _UPPER: dict[str, Callable[..., Any]] = {
-    "product": upper.upper_product,
+    _PRODUCT: upper.upper_product,
     "product, rescaled": rescaling.upper_rescaled,
     "absolute values": absolute.upper_absolute,
     "LipLT": liplt.upper_liplt,
@@ -62,7 +63,7 @@ _UPPER: dict[str, Callable[..., Any]] = {
     "closed form": closed_forms.upper_closed_form,
     "LipSDP": sdp.upper_lipsdp,
 }
-_IN_EVERY_NORM = ("product", "product, rescaled", "absolute values")
+_IN_EVERY_NORM = (_PRODUCT, "product, rescaled", "absolute values")
 _ATTAINED = "attained slope"
 # Variable of the result -> (long name, units).
 _VARIABLES = {
@@ -107,6 +108,11 @@ def run_task(
 
     Whatever goes wrong is the note of this method, and the others' bounds stand; but for a lack of memory, which is
     not the method's.
+
+    Raises
+    ------
+    ValueError
+        If the network is refused by the product of norms, which takes every network that can be read.
     """
     shape, norm = settings.input_shape, float(settings.norm)
     options = {"norm": norm} if task.method in _IN_EVERY_NORM else {}
@@ -123,6 +129,8 @@ def run_task(
         value, is_certified = found.value, found.is_certified
         failure = getattr(found, "failure_probability", 0.0)
     except ValueError as error:
+        if task.method == _PRODUCT:
+            raise
         value, is_certified, failure, note = math.nan, False, 0.0, str(error)
     except (Exception, SystemExit) as error:  # of a method, or of the network's own code
         if isinstance(error, MemoryError) or "allocate" in str(error):  # as torch says it
@@ -135,16 +143,8 @@ def run_task(
 
 
 def collect(settings: Settings, arrays: Mapping[str, Mapping[str, np.ndarray]]) -> xr.Dataset:
-    """Return every variable over the methods.
-
-    Raises
-    ------
-    ValueError
-        If no method has bounded the network from above.
-    """
+    """Return every variable over the methods."""
     names = methods(settings)
-    if all(math.isnan(arrays[name]["value"]) for name in names[:-1]):
-        raise ValueError(str(arrays[names[0]]["note"]))
     return xr.Dataset(
         {
             name: ("method", np.stack([arrays[key][name] for key in names]), {"long_name": meaning, "units": units})
@@ -162,10 +162,11 @@ def summarise(settings: Settings, dataset: xr.Dataset) -> dict[str, Any]:
         side = "lower" if method == _ATTAINED else "upper"
         value = here.pop("value")
         rows.append({"method": method, side: None if math.isnan(value) else value} | here)
+    uppers = [row["upper"] for row in rows if row.get("upper") is not None and row["is_certified"]]
     return {
         "network": settings.network,
         "norm": settings.norm,
-        "upper": min(row["upper"] for row in rows if row.get("upper") is not None and row["is_certified"]),
+        "upper": min(uppers, default=None),
         "lower": rows[-1]["lower"],
         "rows": rows,
     }

@@ -41,7 +41,7 @@ class SeededSettings(Protocol):
 S = TypeVar("S", bound=BaseModel)
 T = TypeVar("T")
 Arrays = dict[str, np.ndarray]
-_LEAST_TASKS = 8  # of an experiment that is stopped by time
+LEAST_TASKS = 8  # of an experiment that is stopped by time
 _QUIET = 1.0  # seconds before a bar is drawn, so that a mistake is one line
 
 
@@ -65,8 +65,8 @@ class Experiment(Generic[S, T]):
     summarise : function of (settings, dataset)
         The numbers that a person would quote, as plain data.
     seconds : function of settings or None
-        The time after which no task is begun, once eight are there: the tasks are then equal runs, as many as there is
-        time for, and ``summary.json`` has the seconds that were spent. Without it all tasks are done.
+        The time that all tasks take: once eight are there, none is begun that would end later. They are equal runs, as
+        many as there is time for, and ``summary.json`` has the seconds that were spent. Without it all tasks are done.
     has_scratch : bool
         Whether ``run_task`` also takes ``scratch``, a folder for caches on which no result depends; one process at a
         time uses it, and it is deleted when the run is finished.
@@ -193,6 +193,7 @@ def _run_missing(
     budget -= journal.seconds()
     start = time.perf_counter()
     seed = int(settings.model_dump()["seed"])
+    took: list[float] = []
 
     def work(key: str) -> tuple[str, Arrays, float]:
         start = time.perf_counter()
@@ -209,7 +210,8 @@ def _run_missing(
 
     def due() -> Iterator[Any]:
         for n, key in enumerate(missing):
-            if len(done) + n >= _LEAST_TASKS and (time.perf_counter() - start) * n_workers > budget:
+            expected = sum(took) / len(took) if took else 0.0  # and no task is begun that would end too late
+            if len(done) + n >= LEAST_TASKS and (time.perf_counter() - start + expected) * n_workers > budget:
                 return
             yield joblib.delayed(work)(key)
 
@@ -225,6 +227,7 @@ def _run_missing(
         delay=_QUIET,
     ) as bar:
         for key, arrays, seconds in workers(due()):
+            took.append(seconds)
             journal.write(key, arrays, seconds)
             bar.set_postfix_str(key, refresh=False)
             bar.update()

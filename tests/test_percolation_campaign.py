@@ -376,3 +376,5 @@ def test_an_experiment_with_a_time_goes_on_until_it_is_spent_and_not_further(tmp
     assert found["runs"] == list(range(len(found["runs"])))
     assert 10 < len(found["runs"]) <= 44
     assert 0.5 < found["seconds"] < 10
+    found = measure(2.0, 0.3)  # two workers: 12 in 1.8 s, and none that would end after 2 s
+    assert len(found["runs"]) <= 12
