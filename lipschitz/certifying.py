@@ -88,11 +88,12 @@ def run_task(
     task: nn.Module,
     seed: np.random.SeedSequence,
     *,
-    progress: Callable[[float], None],
+    progress: Callable[[str], None],
     device: str = "cpu",
 ) -> dict[str, np.ndarray]:
-    """Return the certificate as arrays, and the point of the largest loss."""
+    """Return the certificate as arrays, and the point of the largest loss; say to ``progress`` what is done."""
     del seed
+    progress("reading the network, norms of its layers")
     found = segment.certify_segment(
         task,
         _read(settings.a),
@@ -101,7 +102,7 @@ def run_task(
         settings.threshold,
         piece_budget=settings.piece_budget,
         device=device,
-        progress=progress,
+        progress=lambda fraction: progress(f"tracing pieces, {fraction:.1%} of the segment"),
     )
     known = {name: getattr(found if name in ("status", "reason") else found.maximum, name) for name in _VARIABLES}
     arrays = {name: np.asarray(value) for name, value in known.items()}

@@ -13,6 +13,7 @@ import io
 import json
 import shutil
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ class Experiment(Generic[S, T]):
         The tasks by key, in the order of work; a key is a short text for people, such as ``"delta=0.1 d=8"``.
     run_task : function of (settings, task, SeedSequence)
         One task's arrays by name; a pure function. With ``has_long_tasks`` it also takes ``progress``, a function that
-        it calls with the fraction that is done.
+        it calls with a few words on what it does and how far it is.
     collect : function of (settings, arrays by key)
         The labelled result; a pure function.
     summarise : function of (settings, dataset)
@@ -199,9 +200,7 @@ def _run_missing(
         start = time.perf_counter()
         options: dict[str, Any] = {} if scratch is None else {"scratch": scratch}
         if experiment.has_long_tasks:
-            options["progress"] = lambda fraction: bar.set_postfix_str(
-                key + (f" {fraction:.1%}" if isinstance(fraction, float) else f": {fraction}"), refresh=is_late()
-            )
+            options["progress"] = lambda state: bar.set_postfix_str(f"{key}: {state}", refresh=is_late())
         arrays = experiment.run_task(settings, tasks[key], seed_sequence(seed, key), **options)
         return key, arrays, time.perf_counter() - start
 
@@ -226,11 +225,17 @@ def _run_missing(
         disable=not show_progress,
         delay=_QUIET,
     ) as bar:
-        for key, arrays, seconds in workers(due()):
-            took.append(seconds)
-            journal.write(key, arrays, seconds)
-            bar.set_postfix_str(key, refresh=False)
-            bar.update()
+        first = threading.Timer(_QUIET, bar.refresh)  # though no task is done by then
+        first.daemon = True
+        first.start()
+        try:
+            for key, arrays, seconds in workers(due()):
+                took.append(seconds)
+                journal.write(key, arrays, seconds)
+                bar.set_postfix_str(key, refresh=False)
+                bar.update()
+        finally:
+            first.cancel()
 
 
 class _Journal:

@@ -294,9 +294,9 @@ PRESETS = {"quick": Settings()}
 
 
 def invaded_in_a_run(settings: Settings) -> int:
-    """Return how far one invasion goes: the longest that fits, and 16 times into the seconds of one worker."""
+    """Return how far one invasion goes: the longest that fits, and 32 times into the seconds of one worker."""
     longest = longest_run(settings.dimension, settings.kind, settings.neighbourhood)
-    in_time = int(settings.seconds / (2 * LEAST_TASKS) / _pace(settings.dimension, settings.neighbourhood))
+    in_time = int(settings.seconds / (4 * LEAST_TASKS) / _pace(settings.dimension, settings.neighbourhood))
     return min(longest, max(32 * _LEAST, 1 << max(in_time, 1).bit_length() - 1))
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from lipschitz import bounding
+from lipschitz import bounding, certifying
 from lipschitz.__main__ import COMMANDS
 from percolation import commandline
 
@@ -167,6 +167,18 @@ def test_a_method_that_does_not_go_with_the_network_says_why(networks, tmp_path,
     assert rows["LipSDP"]["upper"] is None
     assert "got convolution" in rows["LipSDP"]["note"]
     assert rows["product"]["upper"] > 0
+
+
+def test_a_certificate_says_what_it_does_and_how_far_it_is(networks, tmp_path):
+    for name, end in (("a", -1.0), ("b", 0.5)):
+        np.save(tmp_path / f"{name}.npy", np.array([end]))
+    ends = {name: str(tmp_path / f"{name}.npy") for name in ("a", "b")}
+    chosen = certifying.Settings(network=f"{networks}:hinge", **ends, target=0, threshold=2.0)
+    said = []
+    (network,) = certifying.tasks(chosen).values()
+    certifying.run_task(chosen, network, np.random.SeedSequence(0), progress=said.append)
+    assert said[0] == "reading the network, norms of its layers"
+    assert said[-1] == "tracing pieces, 100.0% of the segment"
 
 
 def test_all_methods_bound_one_network_on_any_number_of_workers(networks, tmp_path, capsys):

@@ -300,6 +300,38 @@ def test_flags_of_every_command_are_checked_in_one_line(words, message, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_long_task_says_what_it_does_and_a_mistake_is_not_below_a_bar(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(campaign, "_QUIET", 0.1)
+
+    def work(settings, task, seeds, progress):
+        progress("norms of layers")
+        time.sleep(0.3)
+        if task == "mistake":
+            raise ValueError("task must be another, got this")
+        progress("pieces")
+        return {"x": np.zeros(1)}
+
+    def measure(task):
+        experiment = campaign.Experiment(
+            name="long",
+            version=1,
+            tasks=lambda settings: {"only": task},
+            run_task=work,
+            collect=lambda settings, arrays: xr.Dataset(),
+            summarise=lambda settings, dataset: {},
+            has_long_tasks=True,
+        )
+        campaign.run(experiment, campaign_script.Settings(), out=tmp_path / task, show_progress=True)
+
+    measure("right")
+    drawn = capsys.readouterr().err
+    assert drawn.index("only: norms of layers") < drawn.index("only: pieces")
+    monkeypatch.setattr(campaign, "_QUIET", 60.0)
+    with pytest.raises(ValueError, match="task must be another"):
+        measure("mistake")
+    assert capsys.readouterr().err == ""
+
+
 def test_a_lattice_that_cannot_fit_into_memory_is_refused_before_it_is_made(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(commandline, "_free_memory", lambda: 2.0e9)
     words = ["lattice", "--shape", "31622", "31622", "--out", str(tmp_path)]
