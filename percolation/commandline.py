@@ -179,7 +179,7 @@ def _parse(program: str, command: Command, words: list[str]) -> Any:
 def _preset(words: Sequence[str]) -> str | None:
     """Return the last preset that is asked for, if any: its settings must be known before tyro reads the words."""
     found = None
-    for word, after in zip(words, [*words[1:], "nothing"], strict=True):
+    for word, after in zip(words, [*words, "nothing"][1:], strict=True):
         if word == "--preset":
             found = after
         elif word.startswith("--preset="):
