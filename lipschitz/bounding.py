@@ -38,7 +38,7 @@ class Settings(BaseModel):
     network_digest: str = Field("", description="SHA-256 of its weights and of its function's file; filled in")
     n_starts: int = Field(4, ge=1, le=100_000, description="places from which the search for a steep slope starts")
     n_steps: int = Field(20, ge=0, le=100_000, description="steps of the search")
-    seed: int = Field(0, ge=0, description="seed of the network's own randomness, and of the search")
+    seed: int = Field(0, ge=0, lt=2**64, description="seed of the network's own randomness, and of the search")
 
 
 def complete(settings: Settings) -> Settings:
@@ -49,8 +49,8 @@ def complete(settings: Settings) -> Settings:
     ValueError
         If the network cannot be had.
     """
-    digest = loading.digest_of(settings.network, _load(settings))
-    return settings.model_copy(update={"network_digest": digest})
+    anew = settings.model_copy(update={"network_digest": ""})
+    return anew.model_copy(update={"network_digest": loading.digest_of(settings.network, _load(anew))})
 
 
 _PRODUCT = "product"

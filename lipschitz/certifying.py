@@ -34,7 +34,7 @@ class Settings(BaseModel):
     piece_budget: int = Field(1_000_000, ge=1, description="linear pieces after which tracing stops")
     weights: str | None = Field(None, description="file of a state dict: safetensors, or one that torch saved")
     digests: tuple[str, ...] = Field((), description="SHA-256 of the ends and of the network; filled in")
-    seed: int = Field(0, ge=0, description="seed of the network's own randomness")
+    seed: int = Field(0, ge=0, lt=2**64, description="seed of the network's own randomness")
 
 
 # Variable of the result -> (long name, units).
@@ -67,7 +67,8 @@ def complete(settings: Settings) -> Settings:
     for name in (settings.a, settings.b):
         _read(name)
         ends.append(loading.file_digest(Path(name)))
-    return settings.model_copy(update={"digests": (*ends, loading.digest_of(settings.network, _load(settings)))})
+    anew = settings.model_copy(update={"digests": ()})
+    return anew.model_copy(update={"digests": (*ends, loading.digest_of(settings.network, _load(anew)))})
 
 
 def tasks(settings: Settings) -> dict[str, nn.Module]:

@@ -16,6 +16,7 @@ import pickle
 import re
 import stat
 import sys
+import sysconfig
 import traceback
 import warnings
 import zipfile
@@ -275,9 +276,10 @@ def _check_sums(weights: Path) -> None:
 
 
 def _told(error: BaseException) -> str:
-    """Return an error in one line: its kind, its text, and the line of the file where it was raised."""
+    """Return an error in one line: its kind, its text, and the last line of the user's own files on its way."""
     text = (str(error).strip() or "no reason given").splitlines()[0]
-    ours = (__file__, importlib.__file__, "<")
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
+    paths = sysconfig.get_paths()
+    others = (__file__, "<", paths["stdlib"], paths["platstdlib"], paths["purelib"], paths["platlib"])
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(others)]
     place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {text}{place}"

@@ -288,6 +288,10 @@ def test_certify_decides(networks, tmp_path, capsys, threshold, status):
 @pytest.mark.parametrize(
     "words, message",
     [
+        (
+            ["bound", "made_for_the_command:dense", "--seed", str(2**64)],
+            "lipschitz: seed must be less than 18446744073709551616, got 18446744073709551616",
+        ),
         (["bound"], "lipschitz: lipschitz bound must be followed by NETWORK, got nothing"),
         (["bound", "a:b", "c"], "lipschitz: lipschitz bound must be followed by NETWORK, got a:b c"),
         (["bound", "dense"], "lipschitz: network must be MODULE:FUNCTION or FILE.py:FUNCTION, got dense"),
