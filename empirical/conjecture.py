@@ -93,7 +93,8 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Settings:
         network_lattice.label(np.zeros(0), self.delta)  # its cells must be few enough
-        n_weights = self.width * (max((*self.search_dimensions, *self.dimensions)) + max(self.depths) * self.width)
+        widest = max((*self.search_dimensions, *self.dimensions))
+        n_weights = self.width * (widest + (max(self.depths) - 2) * self.width)
         if n_weights > _MOST_WEIGHTS:
             raise ValueError(f"width must make networks of at most {_MOST_WEIGHTS} weights, got {n_weights}")
         shared = self.shared_fields

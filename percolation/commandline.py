@@ -10,7 +10,6 @@ import io
 import itertools
 import os
 import re
-import resource
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -215,7 +214,9 @@ def _free_memory() -> float:
     with contextlib.suppress(OSError, ValueError):
         found = re.search(r"MemAvailable: *(\d+) kB", Path("/proc/meminfo").read_text())
         free = 1024 * float(found[1]) if found else free
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, ImportError):
+        import resource  # not on every system
+
         limit = resource.getrlimit(resource.RLIMIT_AS)[0]
         if limit != resource.RLIM_INFINITY:
             taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -170,7 +170,7 @@ def test_the_module_runs_as_a_command(tmp_path):
         ),
         (
             ["lattice", "--search-dimensions", "100000", "--width", "4096"],
-            "empirical: width must make networks of at most 100000000 weights, got 459931648",
+            "empirical: width must make networks of at most 100000000 weights, got 426377216",
         ),
         (
             ["refine", "--n-networks", "1000000000"],
