@@ -21,7 +21,8 @@ def end_in_one_line(program: str) -> None:
     def stop(*_: object) -> None:
         try:
             if sys.stderr is not None:  # else number 2 may be another file's
-                start = "\n" if os.isatty(2) else ""  # below ^C and the progress bar
+                bars = getattr(getattr(sys.modules.get("tqdm"), "tqdm", None), "_instances", ())
+                start = "\n" if os.isatty(2) or bars else ""  # below ^C and the progress bar
                 os.write(2, f"{start}{program}: stopped; the same command goes on from here\n".encode())
         finally:
             os._exit(STATUS)
