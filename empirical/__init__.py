@@ -4,12 +4,5 @@ Import the module that you mean: ``from empirical import synthesis``. Inputs and
 :mod:`~empirical.paths`, :mod:`~empirical.connect`. Experiments: :mod:`~empirical.untrained`,
 :mod:`~empirical.scaling`, :mod:`~empirical.evolution`, :mod:`~empirical.certificates`. Networks cut into cubes:
 :mod:`~empirical.network_lattice`, :mod:`~empirical.conjecture`, :mod:`~empirical.refinement`,
-:mod:`~empirical.lattice_search`, :mod:`~empirical.lattice_pairs`. Importing anything from here makes torchvision
-importable first (:mod:`lipschitz.torchvision_operators`).
+:mod:`~empirical.lattice_search`, :mod:`~empirical.lattice_pairs`.
 """
-
-from lipschitz import torchvision_operators
-
-torchvision_operators.declare()
-
-import torchvision  # noqa: E402, F401

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from percolation import interrupt
+
+if __name__ == "__main__":
+    interrupt.end_in_one_line("empirical")  # before the imports below, which take seconds
+
 from collections.abc import Mapping
 from typing import Any
 
@@ -289,4 +294,4 @@ COMMANDS = {
 }
 
 if __name__ == "__main__":
-    as_program(lambda: main("empirical", COMMANDS))
+    as_program("empirical", lambda: main("empirical", COMMANDS))

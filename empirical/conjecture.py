@@ -44,6 +44,8 @@ Kind = Literal["network", "fields", "size", "search"]
 MODELS = ("network", "shuffled", "independent", "field")
 _RUNGS = (4, 2, 1)  # by what the cubes along an axis are divided
 _MOST_DIMENSIONS = 16
+_MOST_SEARCHED = 100_000
+_MOST_WEIGHTS = 10**8  # of a network, 8 bytes each
 
 
 class Settings(BaseModel):
@@ -57,37 +59,44 @@ class Settings(BaseModel):
         ("fixed", "growing"), description="how the half side goes with the dimension: constant, or as its root"
     )
     dimensions: tuple[int, ...] = Field(tuple(range(1, 9)), description="dimensions of the inputs, 1 to 16")
-    width: int = Field(64, ge=1, description="units of a hidden layer")
+    width: int = Field(64, ge=1, le=4096, description="units of a hidden layer")
     gain: float | None = Field(
         None,
-        gt=0,
+        ge=1e-3,
+        le=1e3,
         description="standard deviation of later matrices' entries times the root of the width; None keeps 1",
     )
-    bias_std: float = Field(0.3, ge=0, description="standard deviation of the biases")
+    bias_std: float = Field(0.3, ge=0, le=1e3, description="standard deviation of the biases")
     final_activation: FinalActivation = Field("gaussian_cdf", description="last map, to [0, 1]")
-    radius: float = Field(3.0, gt=0, description="half side of the box, in correlation lengths")
+    radius: float = Field(3.0, ge=1e-3, le=1e3, description="half side of the box, in correlation lengths")
     size_radii: tuple[float, ...] = Field((1.5, 3.0, 6.0), description="half sides of growing boxes of several sizes")
     size_dimensions: tuple[int, ...] = Field((2, 3), description="dimensions of those boxes")
     search_dimensions: tuple[int, ...] = Field(
         (16, 128, 1024, 3072), description="dimensions of fixed boxes where pairs are joined by search"
     )
-    search_side: int = Field(16, ge=2, description="cubes along an axis of those boxes")
-    search_budget: int = Field(50_000, ge=2, description="cubes evaluated after which a search is given up")
+    search_side: int = Field(16, ge=2, le=10**6, description="cubes along an axis of those boxes")
+    search_budget: int = Field(50_000, ge=2, le=10**9, description="cubes evaluated after which a search is given up")
     delta: float = Field(0.25, gt=0, le=0.5, description="interval length of Eq. 4; 1/delta is a whole number")
     n_pairs: int = Field(
-        20, ge=1, description="pairs of each kind and dimension for the search, each of its own network"
+        20, ge=1, le=1000, description="pairs of each kind and dimension for the search, each of its own network"
     )
-    n_networks: int = Field(8, ge=2, description="networks, and Gaussian fields, of each kind and dimension")
+    n_networks: int = Field(8, ge=2, le=1000, description="networks, and Gaussian fields, of each kind and dimension")
     max_cubes: int = Field(100_000, ge=2, le=100_000_000, description="cubes of a box; two an axis at least")
-    max_side: int = Field(256, ge=2, description="cubes along an axis")
+    max_side: int = Field(256, ge=2, le=10**6, description="cubes along an axis")
     field_cubes: int = Field(100_000, ge=2, le=100_000_000, description="cubes of a box labelled by Gaussian fields")
-    field_width: int = Field(256, ge=1, description="units of a hidden layer of the networks that make the fields")
+    field_width: int = Field(
+        256, ge=1, le=4096, description="units of a hidden layer of the networks that make the fields"
+    )
     shared_fields: int = Field(2, ge=1, description="fields that share hidden layers; half of n_networks at most")
     seed: int = Field(0, ge=0, description="seed of the run")
 
     @model_validator(mode="after")
     def _check(self) -> Settings:
         network_lattice.label(np.zeros(0), self.delta)  # its cells must be few enough
+        widest = max((*self.search_dimensions, *self.dimensions))
+        n_weights = self.width * (widest + (max(self.depths) - 2) * self.width)
+        if n_weights > _MOST_WEIGHTS:
+            raise ValueError(f"width must make networks of at most {_MOST_WEIGHTS} weights, got {n_weights}")
         shared = self.shared_fields
         if self.n_networks % shared or self.n_networks < 2 * shared:
             raise ValueError(
@@ -112,8 +121,8 @@ class Settings(BaseModel):
     @field_validator("size_radii")
     @classmethod
     def _sizes(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if not value or not all(radius > 0 for radius in value):
-            raise ValueError("be one or more positive numbers")
+        if not value or not all(1e-3 <= radius <= 1e3 for radius in value):
+            raise ValueError("be one or more numbers from 0.001 to 1000")
         if len({f"{radius:g}" for radius in value}) < len(value):
             raise ValueError("differ from one another in their first six digits")
         return value
@@ -128,8 +137,8 @@ class Settings(BaseModel):
     @field_validator("search_dimensions")
     @classmethod
     def _positive(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if not all(d >= 1 for d in value):
-            raise ValueError("be at least 1 each")
+        if not all(1 <= d <= _MOST_SEARCHED for d in value):
+            raise ValueError(f"be in 1 to {_MOST_SEARCHED} each")
         return value
 
     @field_validator("activations", "boxes", "dimensions")

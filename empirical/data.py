@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from torch.nn import functional
-from torchvision.datasets import CIFAR10
 
 from empirical.models import IMAGE_SHAPE, N_CLASSES
 
@@ -130,6 +129,8 @@ def _digits() -> dict[str, np.ndarray]:
 
 
 def _cifar10() -> dict[str, np.ndarray]:
+    from torchvision.datasets import CIFAR10  # which empirical.models has made importable
+
     folder = CACHE.expanduser()
     if (folder / "cifar10.npz").is_file():
         return _read(folder / "cifar10.npz")

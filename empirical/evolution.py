@@ -29,6 +29,8 @@ from empirical.untrained import UntrainedSettings, connect_pairs, has_low_ends, 
 from percolation import campaign
 from percolation.campaign import Arrays, Experiment
 
+_MOST_STAGES = 10**7  # batches or epochs
+
 
 class EvolutionSettings(BaseModel):
     """Settings of the experiment; losses are cross-entropies in nats."""
@@ -41,20 +43,20 @@ class EvolutionSettings(BaseModel):
     unit: Literal["batch", "epoch"] = Field("batch", description="what a stage counts")
     batch_stages: tuple[int, ...] = Field(tuple(range(31)), description="stages if the unit is batch; 0 is untrained")
     epoch_stages: tuple[int, ...] = Field(tuple(range(31)), description="stages if the unit is epoch; 0 is untrained")
-    n_trainings: int = Field(1, ge=1, description="independent trainings, each with its own first network")
-    batch_size: int = Field(512, ge=2, description="images of a training batch")
-    training_learning_rate: float = Field(1e-3, gt=0, description="of Adam, for the network")
+    n_trainings: int = Field(1, ge=1, le=10_000, description="independent trainings, each with its own first network")
+    batch_size: int = Field(512, ge=2, le=65_536, description="images of a training batch")
+    training_learning_rate: float = Field(1e-3, gt=0, le=1e3, description="of Adam, for the network")
     augment: bool = Field(True, description="mirror and shift the training images; not for digits")
     classes: tuple[int, ...] = Field(tuple(range(N_CLASSES)), description="classes of the pairs")
-    n_pairs: int = Field(5, ge=1, description="pairs of each class at each stage")
-    n_points: int = Field(200, ge=2, description="points of a loss curve")
-    threshold: float = Field(0.005, gt=0, description="loss at which an optimised input is done")
-    max_iterations: int = Field(4096, ge=0, description="steps after which an input is given up")
-    learning_rate: float = Field(0.05, gt=0, description="of Adam, for the inputs")
-    weight_decay: float = Field(1e-7, ge=0, description="of Adam, for the inputs")
-    noise: float = Field(0.01, gt=0, description="standard deviation of the first input's pixels")
-    high_frequency: float = Field(2.5e-7, ge=0, description="weight of the total variation of A")
-    delta: float = Field(0.01, gt=0, description="loss above which a segment is bypassed")
+    n_pairs: int = Field(5, ge=1, le=10_000, description="pairs of each class at each stage")
+    n_points: int = Field(200, ge=2, le=100_000, description="points of a loss curve")
+    threshold: float = Field(0.005, gt=0, le=1e3, description="loss at which an optimised input is done")
+    max_iterations: int = Field(4096, ge=0, le=10**9, description="steps after which an input is given up")
+    learning_rate: float = Field(0.05, gt=0, le=1e3, description="of Adam, for the inputs")
+    weight_decay: float = Field(1e-7, ge=0, le=1e3, description="of Adam, for the inputs")
+    noise: float = Field(0.01, gt=0, le=1e3, description="standard deviation of the first input's pixels")
+    high_frequency: float = Field(2.5e-7, ge=0, le=1e3, description="weight of the total variation of A")
+    delta: float = Field(0.01, gt=0, le=1e3, description="loss above which a segment is bypassed")
     max_rounds: int = Field(3, ge=0, le=6, description="rounds of bypassing; 0 looks at the straight segment only")
     recalibrate: bool = Field(False, description="take the batch norms' statistics anew before each stage's synthesis")
     precision: Precision = Field("float32", description="of the steps of training and optimisation; losses are float32")
@@ -65,6 +67,13 @@ class EvolutionSettings(BaseModel):
     def _rises(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if not value or list(value) != sorted(set(value)) or value[0] < 0:
             raise ValueError("rise, from 0 or more")
+        return value
+
+    @field_validator("batch_stages", "epoch_stages")
+    @classmethod
+    def _ends(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if value[-1] > _MOST_STAGES:
+            raise ValueError(f"be at most {_MOST_STAGES} each")
         return value
 
     @field_validator("classes")

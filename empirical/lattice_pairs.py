@@ -40,6 +40,8 @@ STATUSES = ("found", "exhausted", "budget")
 _CERTIFICATES = ("certified", "violated", "undecided", "no path")
 _MOST_DRAWS = 10_000
 _MOST_DIMENSIONS = 1_000_000  # a first matrix of half a gigabyte
+_MOST_CELLS = 1_000_000
+_MOST_WEIGHTS = 10**8  # of a network, 8 bytes each
 Lattice = tuple[Box, int, int]
 
 
@@ -51,30 +53,38 @@ class Settings(BaseModel):
     lattices: tuple[Lattice, ...] = Field(
         min_length=1, description="of each: box (fixed or growing), dimension, cubes along an axis"
     )
-    n_networks: int = Field(12, ge=1, description="networks for each lattice, each with one pair")
+    n_networks: int = Field(12, ge=1, le=10_000, description="networks for each lattice, each with one pair")
     activation: Activation = Field("sin", description="pointwise function between the matrices")
     depth: int = Field(3, ge=2, le=6, description="weight matrices of a network")
-    width: int = Field(64, ge=1, description="units of a hidden layer")
-    bias_std: float = Field(0.3, ge=0, description="standard deviation of the biases")
-    radius: float = Field(3.0, gt=0, description="half side of the box, in correlation lengths")
+    width: int = Field(64, ge=1, le=4096, description="units of a hidden layer")
+    bias_std: float = Field(0.3, ge=0, le=1e3, description="standard deviation of the biases")
+    radius: float = Field(3.0, ge=1e-3, le=1e3, description="half side of the box, in correlation lengths")
     delta: float = Field(0.25, gt=0, le=0.5, description="interval length of Eq. 4; 1/delta is a whole number")
-    budget: int = Field(50_000, ge=2, description="cubes evaluated after which a search is given up")
-    piece_budget: int = Field(20_000, ge=1, description="pieces after which the certificate of a chord is given up")
+    budget: int = Field(50_000, ge=2, le=10**9, description="cubes evaluated after which a search is given up")
+    piece_budget: int = Field(
+        20_000, ge=1, le=10**9, description="pieces after which the certificate of a chord is given up"
+    )
     max_rounds: int = Field(3, ge=0, le=8, description="rounds of bypassing after which a pair is given up")
-    max_iterations: int = Field(300, ge=0, description="steps after which a bypass point is given up")
+    max_iterations: int = Field(300, ge=0, le=10**9, description="steps after which a bypass point is given up")
     seed: int = Field(0, ge=0, description="seed of the run")
 
     @model_validator(mode="after")
     def _has_labels(self) -> Settings:
         labels.n_cells(self.delta)
+        widest = max(dimension for _, dimension, _ in self.lattices)
+        n_weights = self.width * (widest + (self.depth - 2) * self.width)
+        if n_weights > _MOST_WEIGHTS:
+            raise ValueError(f"width must make networks of at most {_MOST_WEIGHTS} weights, got {n_weights}")
         return self
 
     @field_validator("lattices")
     @classmethod
     def _are_lattices(cls, lattices: tuple[Lattice, ...]) -> tuple[Lattice, ...]:
         for _, dimension, n_cells in lattices:
-            if not 1 <= dimension <= _MOST_DIMENSIONS or n_cells < 2:
-                raise ValueError(f"have a dimension of 1 to {_MOST_DIMENSIONS} and at least 2 cubes an axis")
+            if not 1 <= dimension <= _MOST_DIMENSIONS or not 2 <= n_cells <= _MOST_CELLS:
+                raise ValueError(
+                    f"have a dimension of 1 to {_MOST_DIMENSIONS} and at least 2 cubes an axis, {_MOST_CELLS} at most"
+                )
         if len(set(lattices)) < len(lattices):
             raise ValueError("differ from one another")
         return lattices

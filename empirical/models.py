@@ -20,7 +20,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.models.resnet import BasicBlock, ResNet
+
+from lipschitz import torchvision_operators
+
+torchvision_operators.declare()
+
+from torchvision.models.resnet import BasicBlock, ResNet  # noqa: E402
 
 N_CLASSES = 10
 IMAGE_SHAPE = (3, 32, 32)

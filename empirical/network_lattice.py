@@ -60,15 +60,15 @@ class LatticeNetwork(BaseModel):
 
     activation: fully_connected.Activation = Field("tanh", description="pointwise function between the matrices")
     depth: int = Field(3, ge=2, le=6, description="weight matrices L")
-    width: int = Field(64, ge=1, description="units of a hidden layer")
+    width: int = Field(64, ge=1, le=4096, description="units of a hidden layer")
     gain: float | None = Field(
-        None, gt=0, description="standard deviation of a later matrix's entries times the root of the width"
+        None, ge=1e-3, le=1e3, description="standard deviation of a later matrix's entries times the root of the width"
     )
-    bias_std: float = Field(0.3, ge=0, description="standard deviation of the biases")
+    bias_std: float = Field(0.3, ge=0, le=1e3, description="standard deviation of the biases")
     final_activation: fully_connected.FinalActivation = Field(
         "gaussian_cdf", description="of the output over its standard deviation in the wide limit; makes labels uniform"
     )
-    radius: float = Field(3.0, gt=0, description="half side of the box, in correlation lengths")
+    radius: float = Field(3.0, ge=1e-3, le=1e3, description="half side of the box, in correlation lengths")
     box: Box = Field("fixed", description="whether the half side is the same in every dimension or grows as its root")
 
 

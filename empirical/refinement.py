@@ -44,14 +44,16 @@ class Settings(BaseModel):
         (1, 3, 5), description="fine cubes along an axis of a coarse one: odd, ascending"
     )
     depth: int = Field(3, ge=2, le=6, description="weight matrices of the networks")
-    width: int = Field(64, ge=1, description="units of a hidden layer")
-    bias_std: float = Field(0.3, ge=0, description="standard deviation of the biases")
-    radius: float = Field(1.5, gt=0, description="half side of the box, in correlation lengths")
+    width: int = Field(64, ge=1, le=4096, description="units of a hidden layer")
+    bias_std: float = Field(0.3, ge=0, le=1e3, description="standard deviation of the biases")
+    radius: float = Field(1.5, ge=1e-3, le=1e3, description="half side of the box, in correlation lengths")
     delta: float = Field(0.25, gt=0, le=0.5, description="interval length of Eq. 4; 1/delta is a whole number")
-    n_networks: int = Field(4, ge=2, description="networks of each kind and dimension")
+    n_networks: int = Field(4, ge=2, le=10_000, description="networks of each kind and dimension")
     max_coarse: int = Field(1_000, ge=2, le=10_000_000, description="cubes of the coarse box; two an axis at least")
-    max_side: int = Field(128, ge=2, description="coarse cubes along an axis")
-    budget: int = Field(500_000, ge=1, description="fine cubes evaluated to fill a pocket, before it is given up")
+    max_side: int = Field(128, ge=2, le=10**6, description="coarse cubes along an axis")
+    budget: int = Field(
+        500_000, ge=1, le=10**9, description="fine cubes evaluated to fill a pocket, before it is given up"
+    )
     seed: int = Field(0, ge=0, description="seed of the run")
 
     @model_validator(mode="after")
@@ -69,8 +71,8 @@ class Settings(BaseModel):
     @field_validator("refinements")
     @classmethod
     def _ascend(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if len(value) < 2 or any(r < 1 or r % 2 == 0 for r in value) or sorted(set(value)) != list(value):
-            raise ValueError("be two or more odd numbers in ascending order")
+        if len(value) < 2 or any(not 1 <= r <= 999 or r % 2 == 0 for r in value) or sorted(set(value)) != list(value):
+            raise ValueError("be two or more odd numbers up to 999 in ascending order")
         return value
 
     @field_validator("activations", "boxes", "dimensions")

@@ -44,6 +44,7 @@ A = TypeVar("A", xr.DataArray, np.ndarray)
 Bypass = Literal["step", "gradient", "free"]
 ENDS = ("A", "C")
 IMAGES = ("A", "B", "B'", "C")
+_MOST_NUMBERS = 10**9  # of the points of a curve, 4 bytes each
 
 
 class UntrainedSettings(BaseModel):
@@ -52,9 +53,11 @@ class UntrainedSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     network: Network = Field("resnet18", description="the form of the network")
-    width: int = Field(64, ge=1, description="channels of a ResNet's first stage")
-    blocks: int = Field(2, ge=1, description="basic blocks in each of a ResNet's four stages")
-    gain: float = Field(1.0, gt=0, description="factor on the standard deviation of the convolutions' weights")
+    width: int = Field(64, ge=1, le=512, description="channels of a ResNet's first stage")
+    blocks: int = Field(2, ge=1, le=64, description="basic blocks in each of a ResNet's four stages")
+    gain: float = Field(
+        1.0, ge=1e-3, le=1e3, description="factor on the standard deviation of the convolutions' weights"
+    )
     image_size: int = Field(
         32, ge=8, le=512, description="pixels on a side of an input; its dimension is 3 times the square"
     )
@@ -64,23 +67,23 @@ class UntrainedSettings(BaseModel):
         le=512,
         description="scale the last layer so that logits spread over unit noise as they do at so many pixels a side",
     )
-    n_networks: int = Field(1, ge=1, description="networks, each with its own seed")
+    n_networks: int = Field(1, ge=1, le=10_000, description="networks, each with its own seed")
     classes: tuple[int, ...] = Field(tuple(range(N_CLASSES)), description="classes of the pairs")
-    n_pairs: int = Field(1, ge=1, description="pairs of each class for each network")
-    n_points: int = Field(200, ge=2, description="points of a loss curve")
-    threshold: float = Field(0.0005, gt=0, description="loss at which an optimised input is done")
-    delta: float = Field(0.001, gt=0, description="a path is connected if its loss is nowhere above this")
-    max_iterations: int = Field(4096, ge=0, description="steps after which an end of a pair is given up")
-    learning_rate: float = Field(0.05, gt=0, description="of Adam, for the ends")
-    weight_decay: float = Field(1e-7, ge=0, description="of Adam, for the ends")
-    noise: float = Field(0.01, gt=0, description="standard deviation of the first input's pixels")
-    high_frequency: float = Field(2.5e-7, ge=0, description="weight of the total variation of A")
+    n_pairs: int = Field(1, ge=1, le=10_000, description="pairs of each class for each network")
+    n_points: int = Field(200, ge=2, le=100_000, description="points of a loss curve")
+    threshold: float = Field(0.0005, gt=0, le=1e3, description="loss at which an optimised input is done")
+    delta: float = Field(0.001, gt=0, le=1e3, description="a path is connected if its loss is nowhere above this")
+    max_iterations: int = Field(4096, ge=0, le=10**9, description="steps after which an end of a pair is given up")
+    learning_rate: float = Field(0.05, gt=0, le=1e3, description="of Adam, for the ends")
+    weight_decay: float = Field(1e-7, ge=0, le=1e3, description="of Adam, for the ends")
+    noise: float = Field(0.01, gt=0, le=1e3, description="standard deviation of the first input's pixels")
+    high_frequency: float = Field(2.5e-7, ge=0, le=1e3, description="weight of the total variation of A")
     max_rounds: int = Field(4, ge=0, le=8, description="rounds of bypassing after which a pair is given up")
     bypass: Bypass = Field("step", description="what is projected off AC, if anything")
-    bypass_iterations: int = Field(1024, ge=0, description="steps after which a bypass point is given up")
-    bypass_learning_rate: float = Field(0.05, gt=0, description="of Adam, for the bypass points")
-    mse: float = Field(0.0, ge=0, description="weight of the mean squared distance of B' from B")
-    bypass_high_frequency: float = Field(0.0, ge=0, description="weight of the total variation of B' - B")
+    bypass_iterations: int = Field(1024, ge=0, le=10**9, description="steps after which a bypass point is given up")
+    bypass_learning_rate: float = Field(0.05, gt=0, le=1e3, description="of Adam, for the bypass points")
+    mse: float = Field(0.0, ge=0, le=1e3, description="weight of the mean squared distance of B' from B")
+    bypass_high_frequency: float = Field(0.0, ge=0, le=1e3, description="weight of the total variation of B' - B")
     precision: Precision = Field("float32", description="of the gradients; reported losses are float32")
     certify: bool = Field(False, description="enclose the largest loss on every path of the first network's first pair")
     seed: int = Field(0, ge=0, description="seed of the run")
@@ -94,6 +97,9 @@ class UntrainedSettings(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> UntrainedSettings:
+        n_numbers = self.n_points * 3 * self.image_size**2
+        if n_numbers > _MOST_NUMBERS:
+            raise ValueError(f"n_points must make paths of at most {_MOST_NUMBERS} pixels, got {n_numbers}")
         if not self.threshold < self.delta:
             raise ValueError(f"threshold must be below delta = {self.delta}, got {self.threshold}")
         if self.n_points < 2 * 2**self.max_rounds:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from percolation import interrupt
+
+if __name__ == "__main__":
+    interrupt.end_in_one_line("lipschitz")  # before the imports below, which take seconds
+
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -114,4 +119,4 @@ COMMANDS = {
 }
 
 if __name__ == "__main__":
-    commandline.as_program(lambda: commandline.main("lipschitz", COMMANDS))
+    commandline.as_program("lipschitz", lambda: commandline.main("lipschitz", COMMANDS))

@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from lipschitz import closed_forms, cubes, fully_connected, lower, sdp, threads, upper
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
+Depth = Annotated[int, Field(ge=1, le=1_000)]
 Axis = Literal["depth", "width", "input_dimension"]
 
 # Variable of the result -> (long name, units). All have the dimensions case, network.
@@ -40,6 +41,7 @@ _VARIABLES = {
     "cube_side": ("side of the cubes by the 2-norm, epsilon / sqrt(d)", "unit of input"),
     "cube_side_inf": ("side of the cubes by the inf-norm", "unit of input"),
 }
+_MOST_NUMBERS = 10**8  # weights of a network, or coordinates of the starts in a layer; 4 to 16 bytes each
 _SDP_TOLERANCE = 1e-2  # relative, of LipSDP's least value: far below what a point's marker shows
 
 
@@ -48,7 +50,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    depths: tuple[Count, ...] = Field((1, 2, 4, 6, 8), min_length=1, description="numbers of weight matrices L")
+    depths: tuple[Depth, ...] = Field((1, 2, 4, 6, 8), min_length=1, description="numbers of weight matrices L")
     widths: tuple[Count, ...] = Field((32, 64, 128, 256), min_length=1, description="widths of the hidden layers")
     dimensions: tuple[Count, ...] = Field((16, 256, 1024), description="other dimensions of the inputs")
     input_dimension: Count = Field(64, description="dimension d of the inputs; they are standard Gaussian")
@@ -75,6 +77,13 @@ class Settings(BaseModel):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} must not repeat a value, got {values}")
+        width, d = max(self.widths), max((self.input_dimension, *self.dimensions))
+        n_weights = width * (d + max(max(self.depths) - 2, 0) * width)
+        if n_weights > _MOST_NUMBERS:
+            raise ValueError(f"widths must make networks of at most {_MOST_NUMBERS} weights, got {n_weights}")
+        n_coordinates = self.n_starts * max(width, d)
+        if n_coordinates > _MOST_NUMBERS:
+            raise ValueError(f"n_starts must have at most {_MOST_NUMBERS} coordinates in a layer, got {n_coordinates}")
         if self.input_dimension in self.dimensions:
             raise ValueError(f"dimensions must not hold input_dimension {self.input_dimension}, got {self.dimensions}")
         return self

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from percolation import interrupt
+
+if __name__ == "__main__":
+    interrupt.end_in_one_line("paper_figs")  # before the imports below, which take seconds
+
 import dataclasses
 import sys
 import time
@@ -144,9 +149,9 @@ def _prepare(folder: Path) -> None:
 def _draw(names: tuple[str, ...], options: Options) -> list[report.Section]:
     """Compute or find again, and draw, each figure; progress on standard error."""
     sections = []
-    with tqdm(total=len(names), unit="figure", disable=options.json, position=0) as bar:
+    with tqdm(total=len(names), unit="figure", disable=options.json, position=0, delay=1.0) as bar:
         for name in names:
-            bar.set_description(f"{name}: {PLOTS[name].heading}")
+            bar.set_description(f"{name}: {PLOTS[name].heading}", refresh=False)
             plot = PLOTS[name]
             is_drawn_at_once = _is_kept(name, options) and not options.recompute
             dataset, folder = _kept(name) if is_drawn_at_once else _computed(name, options)
@@ -194,4 +199,4 @@ def _settings(name: str, options: Options) -> Any:
 
 
 if __name__ == "__main__":
-    commandline.as_program(main)
+    commandline.as_program(PROGRAM, main)

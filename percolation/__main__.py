@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from percolation import interrupt
+
+if __name__ == "__main__":
+    interrupt.end_in_one_line("percolation")  # before the imports below, which take seconds
+
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -53,16 +59,22 @@ def _describe_lattice(summary: Mapping[str, Any]) -> str:
     return "\n".join(f"{name.replace('_', ' '):26s} {value}" for name, value in summary.items())
 
 
+def _digits(error: float) -> int:
+    """Return the decimals that a number with this standard error is known to: two digits of the error."""
+    return min(15, max(0, 1 - math.floor(math.log10(error)))) if error > 0 else 15
+
+
 def _describe_threshold(summary: Mapping[str, Any]) -> str:
+    n_digits = _digits(summary["standard_error"])
     lines = [
-        f"p_c                        {summary['p_c']:.10f} +- {summary['standard_error']:.1e}",
+        f"p_c                        {summary['p_c']:.{n_digits}f} +- {summary['standard_error']:.{n_digits}f}",
         f"relative error             {summary['relative_error']:.1e}",
     ]
     if summary["published"] is not None:
         apart = f"{summary['standard_errors_apart']:+.2f} combined standard errors apart"
-        lines.append(
-            f"published                  {summary['published']:.11g} +- {summary['published_error']:.1e}, {apart}"
-        )
+        value, error = summary["published"], summary["published_error"]
+        known = f"{value:.{_digits(error)}f} +- {error:.1e}" if error else f"{value:g}, exact"
+        lines.append(f"published                  {known}, {apart}")
         lines.append(f"                           {summary['published_source']}")
     if summary["series"] is not None:
         lines.append(f"series in 1/(2d-1)         {summary['series']:.10f}")
@@ -105,6 +117,7 @@ COMMANDS = {
         experiment=lambda _: picture.EXPERIMENT,
         describe=_describe_lattice,
         example="python -m percolation lattice --shape 512 512 --p 0.6",
+        memory=picture.memory,
     ),
     "threshold": commandline.Command(
         summary="The percolation threshold of Z^d, sites or bonds, by invasion percolation.",
@@ -130,4 +143,4 @@ COMMANDS = {
 }
 
 if __name__ == "__main__":
-    commandline.as_program(lambda: commandline.main("percolation", COMMANDS))
+    commandline.as_program("percolation", lambda: commandline.main("percolation", COMMANDS))

@@ -13,6 +13,7 @@ import io
 import json
 import shutil
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -41,7 +42,8 @@ class SeededSettings(Protocol):
 S = TypeVar("S", bound=BaseModel)
 T = TypeVar("T")
 Arrays = dict[str, np.ndarray]
-_LEAST_TASKS = 8  # of an experiment that is stopped by time
+LEAST_TASKS = 8  # of an experiment that is stopped by time
+_QUIET = 1.0  # seconds before a bar is drawn, so that a mistake is one line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,14 +60,14 @@ class Experiment(Generic[S, T]):
         The tasks by key, in the order of work; a key is a short text for people, such as ``"delta=0.1 d=8"``.
     run_task : function of (settings, task, SeedSequence)
         One task's arrays by name; a pure function. With ``has_long_tasks`` it also takes ``progress``, a function that
-        it calls with the fraction that is done.
+        it calls with a few words on what it does and how far it is.
     collect : function of (settings, arrays by key)
         The labelled result; a pure function.
     summarise : function of (settings, dataset)
         The numbers that a person would quote, as plain data.
     seconds : function of settings or None
-        The time after which no task is begun, once eight are there: the tasks are then equal runs, as many as there is
-        time for, and ``summary.json`` has the seconds that were spent. Without it all tasks are done.
+        The time that all tasks take: once eight are there, none is begun that would end later. They are equal runs, as
+        many as there is time for, and ``summary.json`` has the seconds that were spent. Without it all tasks are done.
     has_scratch : bool
         Whether ``run_task`` also takes ``scratch``, a folder for caches on which no result depends; one process at a
         time uses it, and it is deleted when the run is finished.
@@ -192,18 +194,23 @@ def _run_missing(
     budget -= journal.seconds()
     start = time.perf_counter()
     seed = int(settings.model_dump()["seed"])
+    took: list[float] = []
 
     def work(key: str) -> tuple[str, Arrays, float]:
         start = time.perf_counter()
         options: dict[str, Any] = {} if scratch is None else {"scratch": scratch}
         if experiment.has_long_tasks:
-            options["progress"] = lambda fraction: bar.set_postfix_str(f"{key} {fraction:.1%}")
+            options["progress"] = lambda state: bar.set_postfix_str(f"{key}: {state}", refresh=is_late())
         arrays = experiment.run_task(settings, tasks[key], seed_sequence(seed, key), **options)
         return key, arrays, time.perf_counter() - start
 
+    def is_late() -> bool:
+        return time.perf_counter() - start >= _QUIET
+
     def due() -> Iterator[Any]:
         for n, key in enumerate(missing):
-            if len(done) + n >= _LEAST_TASKS and (time.perf_counter() - start) * n_workers > budget:
+            expected = sum(took) / len(took) if took else 0.0  # and no task is begun that would end too late
+            if len(done) + n >= LEAST_TASKS and (time.perf_counter() - start + expected) * n_workers > budget:
                 return
             yield joblib.delayed(work)(key)
 
@@ -216,11 +223,19 @@ def _run_missing(
         desc=experiment.name,
         unit="task",
         disable=not show_progress,
+        delay=_QUIET,
     ) as bar:
-        for key, arrays, seconds in workers(due()):
-            journal.write(key, arrays, seconds)
-            bar.set_postfix_str(key)
-            bar.update()
+        first = threading.Timer(_QUIET, bar.refresh)  # though no task is done by then
+        first.daemon = True
+        first.start()
+        try:
+            for key, arrays, seconds in workers(due()):
+                took.append(seconds)
+                journal.write(key, arrays, seconds)
+                bar.set_postfix_str(key, refresh=False)
+                bar.update()
+        finally:
+            first.cancel()
 
 
 class _Journal:

@@ -5,7 +5,6 @@ Used by the ``__main__`` of every package; nothing else in the project prints.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import itertools
@@ -31,7 +30,8 @@ class Command:
     """One subcommand: the experiment, its presets (the first is the default), how it prints.
 
     ``experiment`` is called with the device name. ``example`` is the line shown by ``--help``. ``positional`` names
-    the settings that stand first on the line without their flags; ``prepare`` completes settings by what lies in files.
+    the settings that stand first on the line without their flags; ``prepare`` completes settings by what lies in files;
+    ``memory`` foresees the bytes that a run takes at least, where settings within their ranges may take too many.
     """
 
     summary: str
@@ -42,10 +42,16 @@ class Command:
     uses_torch: bool = False
     positional: tuple[str, ...] = ()
     prepare: Callable[[Any], Any] | None = None
+    memory: Callable[[Any], float] | None = None
 
 
 def main(program: str, commands: Mapping[str, Command], arguments: Sequence[str] | None = None) -> None:
     """Run ``python -m program NAME ...``; exit status 0, or 2 with one line on standard error."""
+    with one_line_errors(program):
+        _run(program, commands, arguments)
+
+
+def _run(program: str, commands: Mapping[str, Command], arguments: Sequence[str] | None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         print(_overview(program, commands))
@@ -54,14 +60,17 @@ def main(program: str, commands: Mapping[str, Command], arguments: Sequence[str]
     if name not in commands:
         fail(program, f"there is no command {name!r}; known: {', '.join(commands)}")
     command = commands[name]
-    with one_line_errors(program):
-        options = _parse(f"{program} {name}", command, words)
-        settings = options.settings
-        if options.workers < 1:
-            raise ValueError(f"--workers must be at least 1, got {options.workers}")
+    options = _parse(f"{program} {name}", command, words)
+    settings = options.settings
+    if not 1 <= options.workers <= _MOST_WORKERS["cpu"]:
+        raise ValueError(f"--workers must be from 1 to {_MOST_WORKERS['cpu']}, got {options.workers}")
+    if command.memory is not None and command.memory(settings) > _free_memory():
+        gigabytes = f"{command.memory(settings) / 1e9:.3g} GB, with {_free_memory() / 1e9:.3g} GB free"
+        raise ValueError(f"settings must fit into memory, got some that take {gigabytes}; ask for less")
+    device = getattr(options, "device", "cpu")
+    with contextlib.redirect_stdout(sys.stderr):  # for what a user's network prints
         if command.prepare is not None:
             settings = command.prepare(settings)
-        device = getattr(options, "device", "cpu")
         finished = campaign.run(
             command.experiment(device),
             settings,
@@ -70,36 +79,45 @@ def main(program: str, commands: Mapping[str, Command], arguments: Sequence[str]
             device=device,
             show_progress=not options.json,
         )
-        if options.json:
-            print(runs.as_json(finished.summary))
-        else:
-            print(command.describe(finished.summary))
-            print(f"\n{'found again in' if finished.is_reused else 'written to'} {finished.folder}")
+    if options.json:
+        print(runs.as_json(finished.summary))
+    else:
+        print(command.describe(finished.summary))
+        print(f"\n{'found again in' if finished.is_reused else 'written to'} {finished.folder}")
 
 
 def fail(program: str, message: str) -> NoReturn:
     """Print one line on standard error and exit with status 2."""
-    print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # the status says it, too
+        print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(2)
 
 
-def as_program(main: Callable[[], None]) -> None:
+def as_program(program: str, main: Callable[[], None]) -> None:
     """Run ``main`` as the program. When it fails, it is over at once, whatever its workers are at.
 
     Threads that compute while the interpreter ends would be killed inside foreign code, which aborts the process.
     """
+    if sys.stderr is None:  # closed by who started it; bars and complaints must go somewhere
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123  # to the end of the program
     try:
-        main()
+        with one_line_errors(program):
+            if sys.stdout is None:
+                raise ValueError("standard output must be open, got one that is closed")
+            try:
+                main()
+            except SystemExit as end:
+                if end.code:
+                    raise
+            sys.stdout.flush()  # a failure at exit would be a traceback
         return
     except SystemExit as error:
-        if not error.code:
-            raise
         status = error.code if isinstance(error.code, int) else 1
     except BaseException:  # noqa: BLE001  # it is printed whole, and the program is over
         traceback.print_exc()
         status = 1
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, AttributeError):  # closed, or None
             stream.flush()
     os._exit(status)
 
@@ -111,17 +129,17 @@ def one_line_errors(program: str) -> Any:
         yield
     except ValidationError as error:
         fail(program, _setting(" ".join(str(error).split())))
+    except BrokenPipeError:
+        fail(program, "standard output was closed before everything was printed")
     except (runs.RunError, ValueError, OSError) as error:
         fail(program, str(error))
     except MemoryError as error:
         fail(program, f"there is not enough memory ({error}); ask for less")
     except RuntimeError as error:
-        if "allocate" not in str(error):  # torch has no type of its own for it on the CPU
+        # neither torch on the CPU nor threads have a type of their own for it
+        if not any(words in str(error) for words in ("allocate", "start new thread")):
             raise
         fail(program, f"there is not enough memory ({error}); ask for less")
-    except KeyboardInterrupt:
-        print(f"\n{program}: stopped; the same command goes on from here", file=sys.stderr)
-        raise SystemExit(130) from None
 
 
 def _overview(program: str, commands: Mapping[str, Command]) -> str:
@@ -132,10 +150,7 @@ def _overview(program: str, commands: Mapping[str, Command]) -> str:
 
 def _parse(program: str, command: Command, words: list[str]) -> Any:
     """Return the options as a record with ``settings``, ``out``, ``workers``, ``json`` and perhaps ``device``."""
-    default = next(iter(command.presets))
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--preset", default=default)
-    preset = early.parse_known_args(words)[0].preset
+    preset = _preset(words) or next(iter(command.presets))
     if preset not in command.presets:
         raise ValueError(f"--preset must be one of {', '.join(command.presets)}, got {preset}")
     settings = command.presets[preset]
@@ -160,6 +175,17 @@ def _parse(program: str, command: Command, words: list[str]) -> Any:
     return parse(record, program, words, f"{command.summary}\n\nfor example: {command.example}")
 
 
+def _preset(words: Sequence[str]) -> str | None:
+    """Return the last preset that is asked for, if any: its settings must be known before tyro reads the words."""
+    found = None
+    for word, after in zip(words, [*words, "nothing"][1:], strict=True):
+        if word == "--preset":
+            found = after
+        elif word.startswith("--preset="):
+            found = word.removeprefix("--preset=") or "nothing"
+    return found
+
+
 def _named(program: str, positional: tuple[str, ...], words: list[str]) -> list[str]:
     """Return the words with a flag before each of those that stand first."""
     first = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
@@ -182,13 +208,28 @@ def parse(record: Any, program: str, words: Sequence[str], description: str) -> 
         raise
 
 
-_MOST_WORKERS = {"cuda": 16, "mps": 1}  # torch has 32 streams of a GPU
+def _free_memory() -> float:
+    """Return the bytes that this process may still take, as far as the system says."""
+    free = float("inf")
+    with contextlib.suppress(OSError, ValueError):
+        found = re.search(r"MemAvailable: *(\d+) kB", Path("/proc/meminfo").read_text())
+        free = 1024 * float(found[1]) if found else free
+    with contextlib.suppress(OSError, ValueError, ImportError):
+        import resource  # not on every system
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if limit != resource.RLIM_INFINITY:
+            taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            free = min(free, limit - taken)
+    return free
+
+
+_MOST_WORKERS = {"cpu": 256, "cuda": 16, "mps": 1}  # each is a thread; torch has 32 streams of a GPU
 
 
 def workers(device: str, asked: int | None = None) -> int:
     """Return how many tasks run at once: as many as asked for, else one a core; on a GPU 16 at most."""
-    n = asked or os.cpu_count() or 1
-    return min(n, _MOST_WORKERS.get(device, n))
+    return min(asked or os.cpu_count() or 1, _MOST_WORKERS[device])
 
 
 def _flatten(box: str) -> str:

@@ -73,7 +73,7 @@ class Settings(BaseModel):
 
     max_sites: int = Field(350_000, ge=111_000, le=8_000_000, description="sites of the largest torus")
     sites: int = Field(
-        2**22, ge=2**16, le=2**40, description="sites of all fields of one length together; 16 fields at least"
+        2**22, ge=2**16, le=2**34, description="sites of all fields of one length together; 16 fields at least"
     )
     seed: int = Field(0, ge=0, description="seed of the run")
 

@@ -71,7 +71,7 @@ class Settings(BaseModel):
     )
     corner_p: float = Field(0.25, gt=0, lt=1, description="occupation probability there")
     corner_sites: int = Field(
-        2**22, ge=2**10, description="sites of {0, 1}^d labelled for each dimension; 8 to 2000 cubes"
+        2**22, ge=2**10, le=2**40, description="sites of {0, 1}^d labelled for each dimension; 8 to 2000 cubes"
     )
     seed: int = Field(0, ge=0, description="seed of the run")
 

@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from percolation import growth
 from percolation._kernels import invasion as kernels
-from percolation.campaign import Arrays, Experiment
+from percolation.campaign import LEAST_TASKS, Arrays, Experiment
 
 Kind = Literal["site", "bond"]
 
@@ -80,6 +80,7 @@ _LEAST = 2**10  # N/B of fewer sites is not used: lattice effects beyond any exp
 _SHORT = 2**16  # invaded in a short run
 _SHORT_SHARE = 4  # a run has short ones beside it, one for as many invaded sites as this many of them have
 _LOAD = 1.3  # slots of the hash for every site that could be seen
+_PACE = 8e-8  # seconds that invading a site or bond takes for each of its neighbours; 5e-8 to 9e-8 measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,6 +256,15 @@ def _intercept(
     return weights
 
 
+def _neighbours(dimension: int, neighbourhood: growth.Neighbourhood) -> int:
+    return 2 * dimension if neighbourhood == "face" else 3**dimension - 1
+
+
+def _pace(dimension: int, neighbourhood: growth.Neighbourhood) -> float:
+    """Return about how many seconds invading one site or bond takes."""
+    return _PACE * max(_neighbours(dimension, neighbourhood), 8)
+
+
 class Settings(BaseModel):
     """Which lattice, and how long."""
 
@@ -265,13 +275,18 @@ class Settings(BaseModel):
     neighbourhood: growth.Neighbourhood = Field(
         "face", description="neighbouring sites share a face (2 d) or a corner (3^d - 1; sites only, d up to 8)"
     )
-    seconds: float = Field(40.0, ge=1, le=10**6, description="no invasion is begun after so many seconds")
+    seconds: float = Field(
+        40.0, ge=1, le=10**6, description="what all invasions take: none is begun that would end later"
+    )
     seed: int = Field(0, ge=0, description="seed of the run")
 
     @model_validator(mode="after")
     def _fits(self) -> Settings:
         if self.neighbourhood == "corner" and (self.kind == "bond" or self.dimension > 8):
             raise ValueError("neighbourhood must be face for bonds and above dimension 8, got corner")
+        least = LEAST_TASKS * 32 * _LEAST * _pace(self.dimension, self.neighbourhood) / 2  # by two workers
+        if self.seconds < least:
+            raise ValueError(f"seconds must be at least {least:.0f} with so many neighbours, got {self.seconds:g}")
         return self
 
 
@@ -279,14 +294,15 @@ PRESETS = {"quick": Settings()}
 
 
 def invaded_in_a_run(settings: Settings) -> int:
-    """Return how far one invasion goes: the longest that fits, and ten times into the seconds at a moderate speed."""
+    """Return how far one invasion goes: the longest that fits, and 32 times into the seconds of one worker."""
     longest = longest_run(settings.dimension, settings.kind, settings.neighbourhood)
-    return min(longest, max(32 * _LEAST, 1 << int(10**5 * settings.seconds).bit_length() - 1))
+    in_time = int(settings.seconds / (4 * LEAST_TASKS) / _pace(settings.dimension, settings.neighbourhood))
+    return min(longest, max(32 * _LEAST, 1 << max(in_time, 1).bit_length() - 1))
 
 
 def longest_run(dimension: int, kind: Kind, neighbourhood: growth.Neighbourhood = "face") -> int:
     """Return the power of two, at most 2^23 and at least 2^15, of invaded sites whose hash takes at most 0.8 GB."""
-    neighbours = 2 * dimension if neighbourhood == "face" else 3**dimension - 1
+    neighbours = _neighbours(dimension, neighbourhood)
     fits = int(10**8 / _LOAD / (neighbours - 1 if kind == "site" else 1))
     return min(2**23, max(32 * _LEAST, 1 << fits.bit_length() - 1))
 
@@ -365,7 +381,7 @@ def summarise(settings: Settings, dataset: xr.Dataset) -> dict[str, Any]:
 
 EXPERIMENT: Experiment[Settings, int] = Experiment(
     name="threshold",
-    version=2,
+    version=3,
     tasks=tasks,
     run_task=run_task,
     collect=collect,

@@ -109,7 +109,7 @@ def test_cifar10_without_a_network_says_what_to_do(tmp_path, monkeypatch):
         raise urllib.error.URLError("no network")
 
     monkeypatch.setattr(data, "CACHE", tmp_path)
-    monkeypatch.setattr(data, "CIFAR10", refuse)
+    monkeypatch.setattr("torchvision.datasets.CIFAR10", refuse)
     with pytest.raises(OSError, match=r"cifar10 cannot be downloaded to .*no network.*give a file by --data FILE\.npz"):
         data.load("cifar10")
 

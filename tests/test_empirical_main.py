@@ -115,6 +115,88 @@ def test_the_module_runs_as_a_command(tmp_path):
             ["search", "--lattices", "fixed", "2000000", "8"],
             "lattices must have a dimension of 1 to 1000000 and at least",
         ),
+        (
+            ["untrained", "--n-networks", "1000000000"],
+            "empirical: n_networks must be less than or equal to 10000, got 1000000000",
+        ),
+        (
+            ["untrained", "--n-pairs", "1000000000"],
+            "empirical: n_pairs must be less than or equal to 10000, got 1000000000",
+        ),
+        (["untrained", "--width", "1000000000"], "empirical: width must be less than or equal to 512, got 1000000000"),
+        (
+            ["untrained", "--n-points", "1000000000"],
+            "empirical: n_points must be less than or equal to 100000, got 1000000000",
+        ),
+        (
+            ["untrained", "--image-size", "512", "--n-points", "100000"],
+            "empirical: n_points must make paths of at most 1000000000 pixels, got 78643200000",
+        ),
+        (["untrained", "--gain", "1e-300"], "empirical: gain must be greater than or equal to 0.001, got 1e-300"),
+        (
+            ["untrained", "--learning-rate", "1e308"],
+            "empirical: learning_rate must be less than or equal to 1000, got 1e+308",
+        ),
+        (
+            ["scaling", "--n-networks", "1000000000"],
+            "empirical: n_networks must be less than or equal to 10000, got 1000000000",
+        ),
+        (["scaling", "--widths", "1000000000"], "empirical: widths must be less than or equal to 512, got 1000000000"),
+        (["scaling", "--gains", "1e308"], "empirical: gains must be less than or equal to 1000, got 1e+308"),
+        (
+            ["evolution", "--n-trainings", "1000000000"],
+            "empirical: n_trainings must be less than or equal to 10000, got 1000000000",
+        ),
+        (
+            ["evolution", "--batch-size", "1000000000"],
+            "empirical: batch_size must be less than or equal to 65536, got 1000000000",
+        ),
+        (
+            ["evolution", "--batch-stages", "0", "1000000000000"],
+            "empirical: batch_stages must be at most 10000000 each, got (0, 1000000000000)",
+        ),
+        (
+            ["lattice", "--n-networks", "1000000000"],
+            "empirical: n_networks must be less than or equal to 1000, got 1000000000",
+        ),
+        (["lattice", "--bias-std", "1e308"], "empirical: bias_std must be less than or equal to 1000, got 1e+308"),
+        (["lattice", "--radius", "1e-300"], "empirical: radius must be greater than or equal to 0.001, got 1e-300"),
+        (
+            ["lattice", "--size-radii", "1e-300"],
+            "empirical: size_radii must be one or more numbers from 0.001 to 1000, got (1e-300,)",
+        ),
+        (["lattice", "--gain", "1e308"], "empirical: gain must be less than or equal to 1000, got 1e+308"),
+        (
+            ["lattice", "--search-dimensions", "1000000000"],
+            "empirical: search_dimensions must be in 1 to 100000 each, got (1000000000,)",
+        ),
+        (
+            ["lattice", "--search-dimensions", "100000", "--width", "4096"],
+            "empirical: width must make networks of at most 100000000 weights, got 426377216",
+        ),
+        (
+            ["refine", "--n-networks", "1000000000"],
+            "empirical: n_networks must be less than or equal to 10000, got 1000000000",
+        ),
+        (["refine", "--bias-std", "1e308"], "empirical: bias_std must be less than or equal to 1000, got 1e+308"),
+        (["refine", "--radius", "1e300"], "empirical: radius must be less than or equal to 1000, got 1e+300"),
+        (
+            ["refine", "--refinements", "1", "1000000001"],
+            "empirical: refinements must be two or more odd numbers up to 999 in ascending order, got (1, 1000000001)",
+        ),
+        (
+            ["search", "--n-networks", "1000000000"],
+            "empirical: n_networks must be less than or equal to 10000, got 1000000000",
+        ),
+        (["search", "--radius", "1e-300"], "empirical: radius must be greater than or equal to 0.001, got 1e-300"),
+        (
+            ["search", "--lattices", "fixed", "2", "1000000000000"],
+            "empirical: lattices must have a dimension of 1 to 1000000 and at least 2 cubes an axis, 1000000 at most",
+        ),
+        (
+            ["search", "--lattices", "fixed", "1000000", "16", "--width", "4096"],
+            "empirical: width must make networks of at most 100000000 weights, got 4112777216",
+        ),
         (["lattice", "--delta", "0.3"], "empirical: delta must be 1/n for a whole number n, got 0.3\n"),
         (["evolution", "--preset", "grand"], "--preset must be one of quick, cpu, paper, got grand"),
         (["evolve"], "there is no command 'evolve'; known: untrained, scaling, evolution"),

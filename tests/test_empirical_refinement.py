@@ -129,9 +129,9 @@ def test_a_rise_counts_only_beyond_what_was_given_up(dataset: xr.Dataset) -> Non
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"refinements": (1, 2)}, "be two or more odd numbers in ascending order"),
-        ({"refinements": (3,)}, "be two or more odd numbers in ascending order"),
-        ({"refinements": (3, 1)}, "be two or more odd numbers in ascending order"),
+        ({"refinements": (1, 2)}, "be two or more odd numbers up to 999 in ascending order"),
+        ({"refinements": (3,)}, "be two or more odd numbers up to 999 in ascending order"),
+        ({"refinements": (3, 1)}, "be two or more odd numbers up to 999 in ascending order"),
         ({"dimensions": (0,)}, "be in 1 to 12 each"),
         ({"dimensions": (2, 2)}, "name at least one, each once"),
         ({"activations": ()}, "name at least one, each once"),

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from percolation import campaign, runs
+from percolation import campaign, commandline, runs
+from percolation.__main__ import COMMANDS
 
 SCRIPT = Path(campaign_script.__file__)
 
@@ -219,10 +220,9 @@ def test_a_program_that_fails_does_not_wait_for_its_workers_nor_abort_on_them():
         "def work():\n"
         "    while True: torch.ones(300, 300) @ torch.ones(300, 300)\n"
         "def main():\n"
-        "    with commandline.one_line_errors('program'):\n"
-        "        threading.Thread(target=work, daemon=True).start()\n"
-        "        raise {error}\n"
-        "commandline.as_program(main)\n"
+        "    threading.Thread(target=work, daemon=True).start()\n"
+        "    raise {error}\n"
+        "commandline.as_program('program', main)\n"
     )
     for error, code, complaint in (
         ("ValueError('p must be less')", 2, "program: p must be less\n"),
@@ -231,7 +231,6 @@ def test_a_program_that_fails_does_not_wait_for_its_workers_nor_abort_on_them():
             2,
             "program: there is not enough memory (cannot allocate 9 B); ask for less\n",
         ),
-        ("KeyboardInterrupt", 130, "\nprogram: stopped; the same command goes on from here\n"),
     ):
         command = [sys.executable, "-c", script.format(error=error)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
@@ -241,6 +240,122 @@ def test_a_program_that_fails_does_not_wait_for_its_workers_nor_abort_on_them():
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback")
     assert done.stderr.endswith("KeyError: 'a mistake of ours'\n")
+
+
+@pytest.mark.parametrize(
+    "package, imported",
+    [("percolation", "numpy"), ("lipschitz", "torch.nn"), ("empirical", "torch._C"), ("paper_figs", "matplotlib")],
+)
+def test_ctrl_c_while_a_program_imports_is_one_line(package, imported):
+    """The signal comes as the import system looks for a module, in the middle of the program's imports."""
+    script = (
+        "import os, runpy, signal, sys\n"
+        "class Interrupting:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        name == {imported!r} and os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupting())\n"
+        f"runpy.run_module({package!r}, run_name='__main__', alter_sys=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert done.stderr == f"{package}: stopped; the same command goes on from here\n"
+    assert done.returncode == 130
+
+
+def test_standard_output_that_cannot_be_written_is_one_line(tmp_path):
+    script = "from percolation import commandline\ncommandline.as_program('program', lambda: print('text'))\n"
+    command = [sys.executable, "-c", script]
+    unread, written = os.pipe()
+    os.close(unread)
+    done = subprocess.run(command, stdout=written, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    os.close(written)
+    complaint = "program: standard output was closed before everything was printed\n"
+    assert (done.returncode, done.stderr) == (2, complaint)
+    closed = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], capture_output=True, text=True, check=False)
+    assert closed.returncode == 2
+    assert closed.stderr == "program: standard output must be open, got one that is closed\n"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (2, "program: [Errno 28] No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--preset"], "--preset must be one of quick, paper, got nothing"),
+        (["--preset="], "--preset must be one of quick, paper, got nothing"),
+        (["--preset", "--json"], "--preset must be one of quick, paper, got --json"),
+        (
+            ["--workers", "1", "--samples", "10000000000"],
+            "samples must be less than or equal to 1000000000, got 10000000000",
+        ),
+        (["--workers", "0"], "--workers must be from 1 to 256, got 0"),
+        (["--workers", "100000"], "--workers must be from 1 to 256, got 100000"),
+    ],
+)
+def test_flags_of_every_command_are_checked_in_one_line(words, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        commandline.main("percolation", COMMANDS, ["scaling", "--out", str(tmp_path), *words])
+    assert stopped.value.code == 2
+    assert capsys.readouterr() == ("", f"percolation: {message}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_long_task_says_what_it_does_and_a_mistake_is_not_below_a_bar(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(campaign, "_QUIET", 0.1)
+
+    def work(settings, task, seeds, progress):
+        progress("norms of layers")
+        time.sleep(0.3)
+        if task == "mistake":
+            raise ValueError("task must be another, got this")
+        progress("pieces")
+        return {"x": np.zeros(1)}
+
+    def measure(task):
+        experiment = campaign.Experiment(
+            name="long",
+            version=1,
+            tasks=lambda settings: {"only": task},
+            run_task=work,
+            collect=lambda settings, arrays: xr.Dataset(),
+            summarise=lambda settings, dataset: {},
+            has_long_tasks=True,
+        )
+        campaign.run(experiment, campaign_script.Settings(), out=tmp_path / task, show_progress=True)
+
+    measure("right")
+    drawn = capsys.readouterr().err
+    assert drawn.index("only: norms of layers") < drawn.index("only: pieces")
+    monkeypatch.setattr(campaign, "_QUIET", 60.0)
+    with pytest.raises(ValueError, match="task must be another"):
+        measure("mistake")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_lattice_that_cannot_fit_into_memory_is_refused_before_it_is_made(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(commandline, "_free_memory", lambda: 2.0e9)
+    words = ["lattice", "--shape", "31622", "31622", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit) as stopped:
+        commandline.main("percolation", COMMANDS, words)
+    assert stopped.value.code == 2
+    complaint = "percolation: settings must fit into memory, got some that take 16 GB, with 2 GB free; ask for less\n"
+    assert capsys.readouterr() == ("", complaint)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_free_memory_is_what_the_system_and_the_limits_of_the_process_leave():
+    """A limit on the size of the process leaves less than that, whatever the machine has."""
+    script = (
+        "import resource\n"
+        "from percolation import commandline\n"
+        "print(commandline._free_memory())\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))\n"
+        "print(commandline._free_memory())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    machine, limited = (float(line) for line in done.stdout.splitlines())
+    assert 2**20 < machine < 2**50
+    assert 2**20 < limited < 3 * 2**30
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
@@ -293,3 +408,5 @@ def test_an_experiment_with_a_time_goes_on_until_it_is_spent_and_not_further(tmp
     assert found["runs"] == list(range(len(found["runs"])))
     assert 10 < len(found["runs"]) <= 44
     assert 0.5 < found["seconds"] < 10
+    found = measure(2.0, 0.3)  # two workers: 12 in 1.8 s, and none that would end after 2 s
+    assert len(found["runs"]) <= 12

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,14 @@ def test_the_first_two_blocks_are_the_two_commands():
     shell = [text.strip() for language, text in BLOCKS if language == "bash"]
     assert shell[0] == "python -m pip install -e . && python -m paper_figs report"
     assert shell[1] == 'python -m pip install -e ".[test]" && python -m pytest'
+
+
+def test_the_hint_for_a_cpu_build_names_both_libraries_in_the_ranges_of_the_package():
+    (hint,) = [text for language, text in BLOCKS if "whl/cpu" in text]
+    asked = {word for word in shlex.split(hint) if word.startswith("torch")}
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert asked == {package for package in packages if package.startswith("torch")}
+    assert len(asked) == 2
 
 
 def mentioned():
