@@ -94,7 +94,7 @@ def connect_cubes(cells: Cells, n_cells: int) -> Connection:
     before = None
     for k in range(n_cells - 1):
         mask = (cells == k) | (cells == k + 1)
-        found = clusters.label_clusters(mask.view(np.int8) - np.int8(1))
+        found = clusters.label_clusters(mask)
         sizes = found.sizes.astype(np.float64)
         squares[k], largest[k], n_clusters[k] = sizes @ sizes, sizes.max(initial=0.0), sizes.size
         if before is not None:

@@ -45,8 +45,7 @@ def tasks(settings: Settings) -> dict[str, tuple[int, ...]]:
 def run_task(settings: Settings, task: tuple[int, ...], seeds: np.random.SeedSequence) -> Arrays:
     """Occupy the sites and rank their clusters by size: 0 for empty sites, 1 for the largest cluster, and so on."""
     rng = np.random.default_rng(seeds)
-    labels = np.where(rng.random(task) < settings.p, 0, -1).astype(np.int8)
-    found = clusters.label_clusters(labels, periodic=settings.periodic)
+    found = clusters.label_clusters(rng.random(task) < settings.p, periodic=settings.periodic)
     order = np.argsort(-found.sizes, kind="stable")
     ranks = np.empty(found.sizes.size + 1, dtype=np.int32)
     ranks[order] = np.arange(1, found.sizes.size + 1)

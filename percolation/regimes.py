@@ -149,8 +149,7 @@ def _corners(settings: Settings, task: Point, rng: np.random.Generator) -> Array
     n_cubes = int(np.clip(settings.corner_sites >> task.dimension, 8, 2000))
     occupied, outside = np.zeros((2, n_cubes))
     for i in range(n_cubes):
-        labels = np.where(rng.random(shape) < task.p, 0, -1).astype(np.int8)
-        sizes = clusters.label_clusters(labels).sizes
+        sizes = clusters.label_clusters(rng.random(shape) < task.p).sizes
         occupied[i] = sizes.sum()
         outside[i] = occupied[i] - sizes.max(initial=0)
     share = outside.sum() / occupied.sum()
