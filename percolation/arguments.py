@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 MOST_WORKERS = 1024
+_MOST_AXES = 64  # of an array
 _SHOWN = 80  # characters of a value in a message
 _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
@@ -27,6 +28,7 @@ def shown(value: object) -> str:
     """Return a value as a message shows it: arrays by shape and kind, the rest in one short line."""
     if isinstance(value, np.ndarray) and value.size > 8:
         return f"shape {value.shape} of {value.dtype}"
+    value = value.tolist() if isinstance(value, np.ndarray) else value
     text = " ".join(repr(value).split()) if not isinstance(value, str | np.generic) else str(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
@@ -39,13 +41,15 @@ def check_whole(name: str, value: int, *, least: int, most: int | None = None) -
     TypeError
         If it is something else, a bool or a float as well.
     ValueError
-        If it is below ``least`` or above ``most``.
+        If it is below ``least``, above ``most``, or no int64.
     """
     wanted = f"a whole number of at least {least}" if most is None else f"a whole number from {least} to {most}"
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         raise TypeError(f"{name} must be {wanted}, got {shown(value)} ({type(value).__name__})")
     if not (least <= value and (most is None or value <= most)):
         raise ValueError(f"{name} must be {wanted}, got {shown(value)}")
+    if value >= 2**63:
+        raise ValueError(f"{name} must be a whole number below 2^63, got {shown(value)}")
     return int(value)
 
 
@@ -92,19 +96,34 @@ def _check_number(name: str, value: object, wanted: str) -> None:
         raise TypeError(f"{name} must be {wanted}, got {shown(value)} ({type(value).__name__})")
 
 
-def check_reals(name: str, values: ArrayLike, *, ndim: int | None = None) -> NDArray[np.float64]:
-    """Return finite numbers as an array of float64, of ``ndim`` axes where that is given.
+def check_numbers(name: str, values: ArrayLike) -> NDArray[Any]:
+    """Return real numbers, nan and infinite ones as well, as an array.
+
+    Raises
+    ------
+    TypeError
+        If they are no numbers, or some are masked.
+    """
+    return _array(name, values, "iuf", "numbers", None)
+
+
+def check_reals(
+    name: str, values: ArrayLike, *, least: float = -math.inf, ndim: int | None = None
+) -> NDArray[np.float64]:
+    """Return finite numbers, at least ``least``, as an array of float64, of ``ndim`` axes where that is given.
 
     Raises
     ------
     TypeError
         If they are no numbers, or some are masked.
     ValueError
-        If they make no array of that many axes, or one is nan or infinite.
+        If they make no array of that many axes, or one is nan, infinite or too small.
     """
     found = _array(name, values, "iuf", "numbers", ndim).astype(np.float64, copy=False)
-    if not np.isfinite(found).all():
-        raise ValueError(f"{name} must be finite, got {found[~np.isfinite(found)].flat[0]}")
+    is_good = np.isfinite(found) & (found >= least)
+    if not np.all(is_good):
+        wanted = "finite" + (f" and at least {least:g}" if least > -math.inf else "")
+        raise ValueError(f"{name} must be {wanted}, got {found[~is_good].flat[0]}")
     return found
 
 
@@ -123,6 +142,17 @@ def check_probabilities(name: str, values: ArrayLike) -> NDArray[np.float64]:
     if not np.all(is_good):
         raise ValueError(f"{name} must lie in [0, 1], got {found[~is_good].flat[0]}")
     return found
+
+
+def check_broadcast(
+    name: str, first: NDArray[np.float64], other: str, second: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return two arrays in their common shape, or raise ValueError, naming both, if they have none."""
+    try:
+        shape = np.broadcast_shapes(first.shape, second.shape)
+    except ValueError:
+        raise ValueError(f"{name} and {other} must have shapes that fit, got {first.shape} and {second.shape}") from None
+    return np.broadcast_to(first, shape), np.broadcast_to(second, shape)
 
 
 def check_integers(
@@ -154,6 +184,7 @@ def _array(name: str, values: ArrayLike, kinds: str, wanted: str, ndim: int | No
     # an empty list is an array of floats
     if found.dtype.kind not in kinds and not (isinstance(values, Sequence) and found.size == 0 and found.ndim):
         raise TypeError(f"{name} must be {wanted}, got {shown(values)} ({found.dtype})")
+    check_memory(name, f"shape {found.shape}", 8 * found.size)
     if ndim is not None and found.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} axes, got shape {found.shape}")
     return found
@@ -180,6 +211,12 @@ def check_kind(name: str, value: object, kind: type) -> None:
         raise TypeError(f"{name} must be {wanted}, got {shown(value)} ({type(value).__name__})")
 
 
+def check_generator(name: str, rng: object) -> None:
+    """Raise TypeError unless numbers can be drawn: a seed is no generator."""
+    if not callable(getattr(rng, "normal", None)):
+        raise TypeError(f"{name} must be a numpy.random.Generator, got {shown(rng)} ({type(rng).__name__})")
+
+
 def check_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
     """Return the lengths of a lattice's axes as ints, whose product passes over no end.
 
@@ -188,12 +225,15 @@ def check_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
     TypeError
         If they are no integers.
     ValueError
-        If there is none, or one is below 1.
+        If there are none, or more than 64, or one is below 1.
     """
     try:
-        lengths = tuple(shape)
+        n_axes = len(shape)
     except TypeError as error:
         raise TypeError(f"{name} must be integers, one an axis, got {shown(shape)}") from error
+    if n_axes > _MOST_AXES:
+        raise ValueError(f"{name} must have at most {_MOST_AXES} axes, got {n_axes}")
+    lengths = tuple(shape)
     if not all(isinstance(x, numbers.Integral) and not isinstance(x, bool) for x in lengths):
         raise TypeError(f"{name} must be integers, got {shown(lengths)}")
     if len(lengths) == 0 or min(lengths) < 1:
@@ -212,13 +252,14 @@ def check_axes(name: str, flags: bool | Sequence[bool], n_axes: int) -> NDArray[
         If there are neither one nor ``n_axes`` of them.
     """
     try:
-        found = [flags] * n_axes if isinstance(flags, bool | np.bool_) else list(flags)
+        n_flags = n_axes if isinstance(flags, bool | np.bool_) else len(flags)
     except TypeError as error:
         raise TypeError(f"{name} must be one bool or {n_axes}, got {shown(flags)}") from error
+    if n_flags != n_axes:
+        raise ValueError(f"{name} must be one bool or {n_axes}, got {n_flags}")
+    found = [flags] * n_axes if isinstance(flags, bool | np.bool_) else list(flags)
     if not all(isinstance(flag, bool | np.bool_) for flag in found):
         raise TypeError(f"{name} must be one bool or {n_axes}, got {shown(flags)}")
-    if len(found) != n_axes:
-        raise ValueError(f"{name} must be one bool or {n_axes}, got {len(found)}")
     return np.array(found, dtype=np.bool_)
 
 

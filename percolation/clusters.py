@@ -163,6 +163,7 @@ def mean_size(found: Clusters, *, with_largest: bool) -> float:
     (2.5, 1.0)
     """
     arguments.check_kind("found", found, Clusters)
+    arguments.check_kind("with_largest", with_largest, bool)
     sizes = found.sizes.astype(np.float64)
     largest = sizes.max(initial=0.0) if not with_largest else 0.0
     total = sizes.sum() - largest

@@ -238,7 +238,7 @@ def _generators(
     """Return salts, the steps to all neighbours, and the steps along the axes."""
     dimension = arguments.check_whole("dimension", dimension, least=1)
     n_samples = arguments.check_whole("n_samples", n_samples, least=1)
-    arguments.check_kind("rng", rng, np.random.Generator)
+    arguments.check_generator("rng", rng)
     arguments.check_choice("neighbourhood", neighbourhood, get_args(Neighbourhood))
     if neighbourhood == "corner" and dimension > 12:
         raise ValueError(f"dimension must be at most 12 for the 3^d - 1 neighbours at a corner, got {dimension}")
@@ -296,6 +296,7 @@ def infinite_probability(growth: Growth, *, z: float = 1.0) -> Proportion:
 
     The value is too large by the finite clusters among them, at most its ``truncation_bound``.
     """
+    arguments.check_kind("growth", growth, Growth)
     stopped = int(np.count_nonzero(growth.sizes == growth.max_sites))
     low, high = wilson_interval(stopped, growth.sizes.size, z=z)
     return Proportion(value=stopped / growth.sizes.size, low=low, high=high, truncation_bound=truncation_bound(growth))
@@ -318,6 +319,7 @@ def size_distribution(growth: Growth, sizes: ArrayLike) -> tuple[NDArray[np.floa
     ValueError
         If a size lies outside that range.
     """
+    arguments.check_kind("growth", growth, Growth)
     asked = arguments.check_integers("sizes", sizes, least=1, most=growth.max_sites)
     n = growth.sizes.size
     share = 1 - np.searchsorted(np.sort(growth.sizes), asked, side="left") / n
@@ -392,6 +394,7 @@ def truncation_bound(growth: Growth, *, z: float = 2.0) -> float:
     The first part rests on scaling theory and on a count, so it is a statistical bound, not a proof; the second is
     exact. If the window reaches below one site, the bound is no better than the probability of being finite.
     """
+    arguments.check_kind("growth", growth, Growth)
     finite = growth.sizes < growth.max_sites
     window = finite & (growth.sizes >= growth.max_sites / window_ratio(growth.dimension))
     bound = wilson_interval(int(window.sum()), growth.sizes.size, z=z)[1]

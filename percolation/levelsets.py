@@ -32,7 +32,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from percolation import fields, sweep, threshold
+from percolation import arguments, fields, sweep, threshold
 from percolation.campaign import Arrays, Experiment
 
 Floats = NDArray[np.float64]
@@ -130,6 +130,8 @@ def wrapping_densities(field: Floats) -> Floats:
 
     Raises
     ------
+    TypeError
+        If the values are no numbers, or some are masked.
     ValueError
         If a value is nan, or the lattice is too small or too large for :func:`percolation.sweep.wrapping_in_order`.
 
@@ -139,7 +141,7 @@ def wrapping_densities(field: Floats) -> Floats:
     >>> (9 * wrapping_densities(field)).round().tolist()
     [[3.0, 5.0], [5.0, 7.0]]
     """
-    field = np.asarray(field)
+    field = arguments.check_numbers("field", field)
     if np.isnan(field).any():
         raise ValueError("field must hold numbers, got nan")
     order = np.argsort(field, axis=None)
@@ -228,7 +230,16 @@ def tasks(settings: Settings) -> dict[str, Batch]:
 
 
 def torus_lengths(settings: Settings, dimension: int) -> tuple[int, ...]:
-    """Return the lengths of the tori of one dimension."""
+    """Return the lengths of the tori of one dimension.
+
+    Raises
+    ------
+    TypeError
+        If the dimension is no whole number.
+    ValueError
+        If there is none in this dimension.
+    """
+    dimension = arguments.check_whole("dimension", dimension, least=min(LENGTHS), most=max(LENGTHS))
     return tuple(length for length in LENGTHS[dimension] if length**dimension <= settings.max_sites)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 from pydantic import BaseModel, ConfigDict, Field
 
-from percolation import clusters
+from percolation import arguments, clusters
 from percolation.campaign import Arrays, Experiment
 
 Length = Annotated[int, Field(ge=1)]
@@ -39,6 +39,7 @@ def tasks(settings: Settings) -> dict[str, tuple[int, ...]]:
     """Return the one task: the lattice's shape."""
     if math.prod(settings.shape) > 10**9:
         raise ValueError(f"shape must have at most 10^9 sites, got {math.prod(settings.shape)}")
+    arguments.check_memory("shape", settings.shape, 14 * math.prod(settings.shape))
     return {"lattice": settings.shape}
 
 

@@ -81,7 +81,7 @@ def finite_probability(
     weight found in the window of sizes below ``max_sites``, plus what one unseen cluster there could weigh.
     """
     p, dimension, n_samples, max_sites = growth.check(p, dimension, n_samples=n_samples, max_sites=max_sites)
-    arguments.check_kind("rng", rng, np.random.Generator)
+    arguments.check_generator("rng", rng)
     if p == 1:
         raise ValueError("p must lie below 1: at p = 1 there are no finite clusters")
     for name, number in (("dimension", dimension), ("n_samples", n_samples)):

@@ -422,5 +422,7 @@ def test_a_site_of_another_kind_is_refused():
         clusters.are_connected(found, (0.5, 0), (0, 0))
     with pytest.raises(TypeError, match="found must be percolation's Clusters, got 3"):
         clusters.mean_size(3, with_largest=True)
+    with pytest.raises(TypeError, match="with_largest must be a bool, got no"):
+        clusters.mean_size(found, with_largest="no")
     with pytest.raises(TypeError, match="found must be percolation's Clusters, got 3"):
         clusters.are_connected(3, (0, 0), (0, 0))

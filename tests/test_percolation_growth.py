@@ -12,7 +12,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from percolation import finite_clusters, growth
+from percolation import arguments, finite_clusters, growth
 from percolation._kernels import growth as kernels
 
 
@@ -297,7 +297,7 @@ def test_bad_neighbourhoods_and_displacements_are_named(call, message):
         ({"p": True}, r"p must be a number in \[0, 1\], got True \(bool\)"),
         ({"dimension": 2.5}, r"dimension must be a whole number of at least 1, got 2.5 \(float\)"),
         ({"n_workers": 2.0}, r"n_workers must be a whole number from 1 to 1024, got 2.0 \(float\)"),
-        ({"rng": 0}, r"rng must be numpy's Generator, got 0 \(int\)"),
+        ({"rng": 0}, r"rng must be a numpy.random.Generator, got 0 \(int\)"),
     ],
 )
 def test_another_kind_is_named(change, message):
@@ -312,7 +312,7 @@ def test_what_takes_more_than_all_of_the_memory_is_refused(monkeypatch):
     monkeypatch.setattr(arguments, "memory", lambda: 1e6)
     how = {"n_samples": 9, "max_sites": 10_000, "rng": np.random.default_rng(0)}
     assert growth.grow(0.2, 3, **how, n_workers=1).sizes.size == 9
-    with pytest.raises(ValueError, match=r"max_sites must fit into the 0.001 GB of memory, got 10000, which takes 0.0038"):
+    with pytest.raises(ValueError, match=r"max_sites must fit into the 0.001 GB of memory, got 10000, which takes 0.00308"):
         growth.grow(0.2, 3, **how, n_workers=9)
     with pytest.raises(ValueError, match=r"max_sites must fit into the 0.001 GB of memory, got 10000, which takes 0.00"):
         growth.connect(0.2, (1, 1), **how, n_workers=9)
