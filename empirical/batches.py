@@ -1,6 +1,6 @@
 """What functions of images take: tensors, classes and networks, looked at before a network runs on them.
 
-torch answers a wrong argument late, from within, and a class of -100 not at all: it is one whose loss counts as nothing.
+torch answers a wrong argument late, from within, and a class of -100 not at all: that is one whose loss is nothing.
 As in :mod:`percolation.arguments`, a wrong kind is a TypeError and a wrong value a ValueError, in one line.
 """
 
@@ -44,7 +44,7 @@ def _described(images: torch.Tensor) -> str:
     return f"{tuple(images.shape)} of {images.dtype} on {images.device}"
 
 
-def check_paths(paths: Sequence[torch.Tensor]) -> None:
+def check_paths(paths: object) -> None:
     """Check that these are paths (n_stops, c, h, w) of two stops or more, their images all alike.
 
     Raises
@@ -76,7 +76,8 @@ def check_classes(name: str, classes: torch.Tensor, *, n: int, of: str) -> None:
         If they are more or fewer, or one is negative.
     """
     if not isinstance(classes, torch.Tensor) or classes.dtype != torch.int64:
-        got = str(classes.dtype) if isinstance(classes, torch.Tensor) else f"{shown(classes)} ({type(classes).__name__})"
+        is_tensor = isinstance(classes, torch.Tensor)
+        got = str(classes.dtype) if is_tensor else f"{shown(classes)} ({type(classes).__name__})"
         raise TypeError(f"{name} must be a tensor of int64, shape ({n},), got {got}")
     if classes.ndim != 1 or len(classes) != n:
         got = str(len(classes)) if classes.ndim == 1 else f"shape {tuple(classes.shape)}"

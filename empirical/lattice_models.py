@@ -178,6 +178,8 @@ def covariance_error(
     """
     arguments.check_kind("network", network, nn.Sequential)
     arguments.check_kind("settings", settings, LatticeNetwork)
+    dimension = arguments.check_whole("dimension", dimension, least=1)
+    arguments.check_memory("dimension", dimension, 8 * 200 * dimension)
     arguments.check_generator("rng", rng)
     side = network_lattice.half_side(settings, dimension)
     points = rng.uniform(-side, side, size=(200, dimension))

@@ -151,6 +151,7 @@ def search(
     batches.check_points(network, first_layer(network).in_features, dtype=torch.float64)
     label = arguments.check_whole("label", label, least=0, most=labels.n_cells(delta) - 2)
     n_cells = arguments.check_whole("n_cells", n_cells, least=1)
+    radius = arguments.check_real("radius", radius, above=0)
     budget = arguments.check_whole("budget", budget, least=0)
     start, target = (
         arguments.check_integers(name, cube, least=-(2**63)) for name, cube in (("start", start), ("target", target))

@@ -115,6 +115,7 @@ def half_side(settings: LatticeNetwork, dimension: int) -> float:
     ValueError
         If it is below 1.
     """
+    arguments.check_kind("settings", settings, LatticeNetwork)
     dimension = arguments.check_whole("dimension", dimension, least=1)
     growth = math.sqrt(dimension) if settings.box == "growing" else 1.0
     return settings.radius * correlation_length(settings) * growth

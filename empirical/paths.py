@@ -135,8 +135,7 @@ def on_segments(starts: torch.Tensor, ends: torch.Tensor, positions: torch.Tenso
     arguments.check_kind("positions", positions, torch.Tensor)
     if positions.shape != (len(starts),) or not bool(((positions >= 0) & (positions <= 1)).all()):
         raise ValueError(
-            f"positions must lie in [0, 1], one for each of {len(starts)} segments, got shape "
-            f"{tuple(positions.shape)}"
+            f"positions must lie in [0, 1], one for each of {len(starts)} segments, got shape {tuple(positions.shape)}"
         )
     return _on_segments(starts, ends, positions)
 

@@ -59,6 +59,8 @@ def noise(
     ValueError
         If there is no generator, ``scale`` is negative or not finite, or a length is below 1.
     """
+    if not isinstance(generators, Sequence):
+        raise TypeError(f"generators must be a sequence, one for each row, got {type(generators).__name__}")
     for generator in generators:
         arguments.check_kind("generators", generator, torch.Generator)
     if len(generators) == 0:
@@ -155,7 +157,8 @@ def optimise_inputs(
         if name != "high_frequency":
             batches.check_images(name, rows_of, like=starts)
         elif rows_of.ndim != 1 or not bool(((rows_of >= 0) & (rows_of < math.inf)).all()):
-            raise ValueError(f"{name} must be one number of at least 0 for each row, finite, got {arguments.shown(rows_of.tolist())}")
+            got = arguments.shown(rows_of.tolist())
+            raise ValueError(f"{name} must be one number of at least 0 for each row, finite, got {got}")
     batches.check_network(network, starts, targets)
     weights = torch.zeros(n, device=starts.device) if high_frequency is None else high_frequency.to(starts)
     rule = Rule(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import scipy.special
 import torch
@@ -98,7 +98,7 @@ def prepare(network: nn.Sequential, low: float, high: float) -> tuple[stages.Sta
             value -= sign * _INWARD * (1.0 + abs(value) + abs(bias))
             both.weight[row] = sign * last.weight[0]
             both.bias[row] = sign * (bias - value)
-    first = cast("nn.Linear", network[0])
+    first = network[0]
     return stages.prepare(nn.Sequential(*list(network)[:-2], both), (first.in_features,), device=both.weight.device)
 
 

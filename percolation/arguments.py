@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import math
-import numbers
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +32,7 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-def check_whole(name: str, value: int, *, least: int, most: int | None = None) -> int:
+def check_whole(name: str, value: object, *, least: int, most: int | None = None) -> int:
     """Return a whole number as an int.
 
     Raises
@@ -44,7 +43,7 @@ def check_whole(name: str, value: int, *, least: int, most: int | None = None) -
         If it is below ``least``, above ``most``, or no int64.
     """
     wanted = f"a whole number of at least {least}" if most is None else f"a whole number from {least} to {most}"
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
         raise TypeError(f"{name} must be {wanted}, got {shown(value)} ({type(value).__name__})")
     if not (least <= value and (most is None or value <= most)):
         raise ValueError(f"{name} must be {wanted}, got {shown(value)}")
@@ -53,7 +52,7 @@ def check_whole(name: str, value: int, *, least: int, most: int | None = None) -
     return int(value)
 
 
-def check_real(name: str, value: float, *, least: float = -math.inf, above: float = -math.inf) -> float:
+def check_real(name: str, value: object, *, least: float = -math.inf, above: float = -math.inf) -> float:
     """Return a finite number, at least ``least`` and greater than ``above``, as a float.
 
     Raises
@@ -66,13 +65,13 @@ def check_real(name: str, value: float, *, least: float = -math.inf, above: floa
     bounds = ["positive"] if above == 0 else [f"above {above:g}"] if above > -math.inf else []
     bounds += [f"at least {least:g}"] if least > -math.inf else []
     wanted = " and ".join([*bounds, "finite"])
-    _check_number(name, value, wanted)
-    if not (abs(value) <= _LARGEST and value >= least and value > above):
+    number = _number(name, value, wanted)
+    if not (abs(number) <= _LARGEST and number >= least and number > above):
         raise ValueError(f"{name} must be {wanted}, got {shown(value)}")
-    return float(value)
+    return float(number)
 
 
-def check_probability(name: str, value: float) -> float:
+def check_probability(name: str, value: object) -> float:
     """Return a number in [0, 1] as a float.
 
     Raises
@@ -82,18 +81,19 @@ def check_probability(name: str, value: float) -> float:
     ValueError
         If it lies elsewhere.
     """
-    _check_number(name, value, "a number in [0, 1]")
-    if not 0 <= value <= 1:
+    number = _number(name, value, "a number in [0, 1]")
+    if not 0 <= number <= 1:
         raise ValueError(f"{name} must lie in [0, 1], got {shown(value)}")
-    return float(value)
+    return float(number)
 
 
 _LARGEST = float(np.finfo(np.float64).max)
 
 
-def _check_number(name: str, value: object, wanted: str) -> None:
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+def _number(name: str, value: object, wanted: str) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name} must be {wanted}, got {shown(value)} ({type(value).__name__})")
+    return int(value) if isinstance(value, int | np.integer) else float(value)
 
 
 def check_numbers(name: str, values: ArrayLike) -> NDArray[Any]:
@@ -151,7 +151,8 @@ def check_broadcast(
     try:
         shape = np.broadcast_shapes(first.shape, second.shape)
     except ValueError:
-        raise ValueError(f"{name} and {other} must have shapes that fit, got {first.shape} and {second.shape}") from None
+        got = f"{first.shape} and {second.shape}"
+        raise ValueError(f"{name} and {other} must have shapes that fit, got {got}") from None
     return np.broadcast_to(first, shape), np.broadcast_to(second, shape)
 
 
@@ -193,7 +194,7 @@ def _array(name: str, values: ArrayLike, kinds: str, wanted: str, ndim: int | No
 def check_unmasked(name: str, values: object) -> None:
     """Raise TypeError if some entries of a masked array are masked: there is nothing to compute with."""
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
-        raise TypeError(f"{name} must have no masked entries, got {int(np.ma.count_masked(values))} of them")
+        raise TypeError(f"{name} must have no masked entries, got {int(np.ma.getmaskarray(values).sum())} of them")
 
 
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
@@ -217,7 +218,7 @@ def check_generator(name: str, rng: object) -> None:
         raise TypeError(f"{name} must be a numpy.random.Generator, got {shown(rng)} ({type(rng).__name__})")
 
 
-def check_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
+def check_shape(name: str, shape: Sequence[Any]) -> tuple[int, ...]:
     """Return the lengths of a lattice's axes as ints, whose product passes over no end.
 
     Raises
@@ -227,14 +228,16 @@ def check_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
     ValueError
         If there are none, or more than 64, or one is below 1.
     """
+    if isinstance(shape, str | bytes) or not hasattr(shape, "__len__"):
+        raise TypeError(f"{name} must be integers, one an axis, got {shown(shape)}")
     try:
         n_axes = len(shape)
-    except TypeError as error:
+    except TypeError as error:  # an array without axes
         raise TypeError(f"{name} must be integers, one an axis, got {shown(shape)}") from error
     if n_axes > _MOST_AXES:
         raise ValueError(f"{name} must have at most {_MOST_AXES} axes, got {n_axes}")
     lengths = tuple(shape)
-    if not all(isinstance(x, numbers.Integral) and not isinstance(x, bool) for x in lengths):
+    if not all(isinstance(x, int | np.integer) and not isinstance(x, bool) for x in lengths):
         raise TypeError(f"{name} must be integers, got {shown(lengths)}")
     if len(lengths) == 0 or min(lengths) < 1:
         raise ValueError(f"{name} must have at least one axis and one site along each, got {shown(lengths)}")

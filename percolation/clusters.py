@@ -4,9 +4,11 @@ A site is an entry of an array; its neighbours are the entries one step away alo
 integer, negative for an empty site. A mask is taken for what it says: of bools, True is occupied (label 0) and False
 empty; of a masked array, what is masked is empty, whatever stands there. Where equal labels join, an array that may as
 well be a mask is refused: of unsigned integers with a zero among them, or of nothing but zeros and ones, both of them;
-as a masked array with nothing masked it is taken for labels. Two neighbours belong to one cluster when their labels agree, or, with ``reach``
-one, when they differ by at most one: on the cells of :mod:`percolation.labels` that is sharing one of the two
-overlapping intervals of Eq. 4 that a site carries.
+as a masked array with nothing masked it is taken for labels.
+
+Two neighbours belong to one cluster when their labels agree, or, with ``reach`` one, when they differ by at most one:
+on the cells of :mod:`percolation.labels` that is sharing one of the two overlapping intervals of Eq. 4 that a site
+carries.
 
 Across the two faces of a periodic axis sites are neighbours too. An axis of length 1 or 2 has no such bond, periodic or
 not: it would lead to the site itself, or to a neighbour that it has already; nothing wraps around such an axis. So the
@@ -285,8 +287,8 @@ def _check_no_mask(array: NDArray[np.integer[Any]]) -> None:
     most = array.max()
     if array.dtype.kind == "u" or most == 1:
         raise ValueError(
-            f"labels must say which sites are empty, got {array.dtype} from 0 to {most}, which may be a mask: give bools "
-            "(False: empty), a masked array (masked: empty), negative numbers at empty sites, or labels from 1 on"
+            f"labels must say which sites are empty, got {array.dtype} from 0 to {most}, which may be a mask: give "
+            "bools (False: empty), a masked array (masked: empty), negative numbers at empty sites, or labels from 1 on"
         )
 
 

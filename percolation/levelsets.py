@@ -182,28 +182,30 @@ def extrapolate(
     its own variance, it adds to the squared error. A wrong nu is not in the error: one a
     tenth larger makes the free field's p_c smaller by about 1 %.
     """
-    lengths = arguments.check_reals("lengths", lengths, least=1, ndim=1)
+    sides = arguments.check_reals("lengths", lengths, least=1, ndim=1)
     means = arguments.check_reals("means", means, ndim=2)
     covariances = arguments.check_reals("covariances", covariances, ndim=3)
-    n_fields = arguments.check_reals("n_fields", n_fields, least=1, ndim=1)
+    counts = arguments.check_reals("n_fields", n_fields, least=1, ndim=1)
     nu = arguments.check_real("nu", nu, above=0)
-    if lengths.size < _LEAST_LENGTHS:
-        raise ValueError(f"lengths must be at least {_LEAST_LENGTHS}, got {lengths.size}")
-    if np.any(np.diff(lengths) <= 0):
-        raise ValueError(f"lengths must rise, got {arguments.shown(lengths)}")
-    n, d = lengths.size, means.shape[1]
-    if d == 0 or (len(means), n_fields.size, covariances.shape) != (n, n, (n, d, d)):
+    if sides.size < _LEAST_LENGTHS:
+        raise ValueError(f"lengths must be at least {_LEAST_LENGTHS}, got {sides.size}")
+    if np.any(np.diff(sides) <= 0):
+        raise ValueError(f"lengths must rise, got {arguments.shown(sides)}")
+    n, d = sides.size, means.shape[1]
+    if d == 0 or (len(means), counts.size, covariances.shape) != (n, n, (n, d, d)):
         raise ValueError(
             f"means, n_fields and covariances must be ({n}, d), ({n},) and ({n}, d, d), got shapes {means.shape}, "
-            f"{n_fields.shape} and {covariances.shape}"
+            f"{counts.shape} and {covariances.shape}"
         )
     least = float(np.linalg.eigvalsh(covariances).min())
     if not least > 0:
         raise ValueError(f"covariances must be positive definite, got one with the eigenvalue {least:.3g}")
-    x = lengths ** (-1 / nu)
-    shape = (n_fields[:, None, None] * covariances / x[:, None, None] ** 2).sum(axis=0) / n_fields.sum()
-    inverse = scipy.linalg.block_diag(*(n * np.linalg.inv(shape * u**2) for n, u in zip(n_fields, x, strict=True)))
-    scatter = scipy.linalg.block_diag(*(cov / n for n, cov in zip(n_fields, covariances, strict=True)))
+    x = np.asarray(sides ** (-1 / nu), dtype=np.float64)
+    if not (x[-1] > 1e-30 and x[-1] < (1 - 1e-6) * x[0]):
+        raise ValueError(f"nu must tell the lengths apart by their powers -1/nu, got {nu:g}")
+    shape = (counts[:, None, None] * covariances / x[:, None, None] ** 2).sum(axis=0) / counts.sum()
+    inverse = scipy.linalg.block_diag(*(n * np.linalg.inv(shape * u**2) for n, u in zip(counts, x, strict=True)))
+    scatter = scipy.linalg.block_diag(*(cov / n for n, cov in zip(counts, covariances, strict=True)))
     is_used = np.ones(x.size, dtype=np.bool_)
     weights = _weights(x, d, inverse, (1, 2), is_used)
     is_used[: x.size // 2] = False

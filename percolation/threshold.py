@@ -230,30 +230,29 @@ def extrapolate(
     multiply the powers: there the error is the least certain.
     """
     dimension = arguments.check_whole("dimension", dimension, least=1)
-    checkpoints = arguments.check_reals("checkpoints", checkpoints, least=1, ndim=1)
-    seen = arguments.check_reals("seen", seen)
-    if np.any(np.diff(checkpoints) < 1):
-        raise ValueError(f"checkpoints must rise from at least 1, got {arguments.shown(checkpoints)}")
-    if seen.ndim != 2 or seen.shape[0] < 2 or np.count_nonzero(checkpoints >= 8 * _LEAST) < 3:
+    columns = arguments.check_reals("checkpoints", checkpoints, least=1, ndim=1)
+    long = arguments.check_reals("seen", seen)
+    beside = None if short is None else arguments.check_reals("short", short, ndim=3)
+    if np.any(np.diff(columns) < 1):
+        raise ValueError(f"checkpoints must rise from at least 1, got {arguments.shown(columns)}")
+    n_used = np.count_nonzero(columns >= 8 * _LEAST)
+    if long.ndim != 2 or long.shape[0] < 2 or n_used < 3:
         raise ValueError(
-            f"seen must have at least two runs and three checkpoints from {8 * _LEAST} on, got shape {seen.shape} and "
-            f"{np.count_nonzero(checkpoints >= 8 * _LEAST)}"
+            f"seen must have at least two runs and three checkpoints from {8 * _LEAST} on, got shape {long.shape} and "
+            f"{n_used}"
         )
-    if short is not None:
-        short = arguments.check_reals("short", short, ndim=3)
-    is_matched = seen.shape[1] == checkpoints.size and (short is None or _are_beside(short, seen))
-    if not is_matched or np.any(seen <= 0) or (short is not None and np.any(short <= 0)):
+    is_matched = long.shape[1] == columns.size and (beside is None or _are_beside(beside, long))
+    if not is_matched or np.any(long <= 0) or (beside is not None and np.any(beside <= 0)):
         raise ValueError(
-            f"seen and short must be positive, (n_runs, {checkpoints.size}) and (n_runs, n_short, fewer), got shapes "
-            f"{seen.shape} and {None if short is None else short.shape}"
+            f"seen and short must be positive, (n_runs, {columns.size}) and (n_runs, n_short, fewer), got shapes "
+            f"{long.shape} and {None if beside is None else beside.shape}"
         )
-    columns = checkpoints.astype(np.float64)
-    ratio = checkpoints / seen
+    ratio = columns / long
     covariance = 1 / np.maximum(columns[:, None], columns[None, :])
-    if short is not None:
-        fewer = columns[: short.shape[2]]
-        covariance = scipy.linalg.block_diag(covariance, covariance[: fewer.size, : fewer.size] / short.shape[1])
-        ratio = np.concatenate([ratio, (fewer / short).mean(axis=1)], axis=1)
+    if beside is not None:
+        fewer = columns[: beside.shape[2]]
+        covariance = scipy.linalg.block_diag(covariance, covariance[: fewer.size, : fewer.size] / beside.shape[1])
+        ratio = np.concatenate([ratio, (fewer / beside).mean(axis=1)], axis=1)
         columns = np.concatenate([columns, fewer])
     drift = _DRIFT.get(dimension, 0.5)
     runs = ratio @ _intercept(columns, covariance, _LEAST, (drift, 2 * drift, 3 * drift))
@@ -269,7 +268,7 @@ def extrapolate(
 
 
 def _are_beside(short: NDArray[np.float64], seen: NDArray[np.float64]) -> bool:
-    return short.shape[0] == seen.shape[0] and short.shape[1] > 0 and 0 < short.shape[2] <= seen.shape[1]
+    return bool(short.shape[0] == seen.shape[0] and short.shape[1] > 0 and 0 < short.shape[2] <= seen.shape[1])
 
 
 def _intercept(

@@ -159,9 +159,21 @@ def test_the_threshold_must_be_below_delta():
         ({"max_iterations": -1}, ValueError, "max_iterations must be a whole number of at least 0, got -1"),
         ({"projection": "stpe"}, ValueError, "projection must be step or gradient, got stpe"),
         ({"precision": "float16"}, ValueError, "precision must be float32 or bfloat16, got float16"),
-        ({"starts": torch.zeros(1, 48)}, ValueError, r"starts must be images \(n, c, h, w\), one or more, got shape \(1, 48"),
-        ({"starts": torch.zeros(1, 3, 4, 4).long()}, TypeError, "starts must be floating-point numbers, got torch.int64: e"),
-        ({"ends": torch.zeros(1, 3, 4, 5)}, ValueError, r"ends must be \(1, 3, 4, 4\) of torch.float32 on cpu as the other"),
+        (
+            {"starts": torch.zeros(1, 48)},
+            ValueError,
+            r"starts must be images \(n, c, h, w\), one or more, got shape \(1, 48",
+        ),
+        (
+            {"starts": torch.zeros(1, 3, 4, 4).long()},
+            TypeError,
+            "starts must be floating-point numbers, got torch.int64: e",
+        ),
+        (
+            {"ends": torch.zeros(1, 3, 4, 5)},
+            ValueError,
+            r"ends must be \(1, 3, 4, 4\) of torch.float32 on cpu as the other",
+        ),
         ({"n_points": 64.0}, TypeError, r"n_points must be a whole number of at least 2, got 64.0 \(float\)"),
     ],
 )

@@ -1,8 +1,8 @@
 """Search on implicit lattices: mazes against breadth-first components, real networks, certificates, the experiment."""
 
-import math
 import itertools
 import json
+import math
 
 import numpy as np
 import pytest
@@ -238,7 +238,7 @@ def test_arguments_of_another_kind_or_size_are_refused():
     ):
         with pytest.raises(error, match=message):
             lattice_search.search(network, *ends, **(SMALL | change))
-    with pytest.raises(TypeError, match="start must be integers, got .*0.5"):
+    with pytest.raises(TypeError, match=r"start must be integers, got .*0.5"):
         lattice_search.search(network, ends[0] + 0.5, ends[1], **SMALL)
     flat = nn.Sequential(network[0], nn.Flatten(0))
     with pytest.raises(TypeError, match=r"network must make values \(n, n_outputs\) of points, got \(1,\) of torch.fl"):
@@ -262,8 +262,16 @@ def test_a_step_that_the_path_has_not_is_refused():
 @pytest.mark.parametrize(
     "call, error, message",
     [
-        (lambda p: value_intervals.certify_polygon(p, torch.zeros(1, 1), piece_budget=1), ValueError, "stops must be two"),
-        (lambda p: value_intervals.certify_polygon(p, [[0.0]], piece_budget=1), TypeError, "stops must be torch's Tensor"),
+        (
+            lambda p: value_intervals.certify_polygon(p, torch.zeros(1, 1), piece_budget=1),
+            ValueError,
+            "stops must be two",
+        ),
+        (
+            lambda p: value_intervals.certify_polygon(p, [[0.0]], piece_budget=1),
+            TypeError,
+            "stops must be torch's Tensor",
+        ),
         (
             lambda p: value_intervals.certify_polygon(p, torch.zeros(2, 1), piece_budget=0),
             ValueError,
@@ -274,9 +282,17 @@ def test_a_step_that_the_path_has_not_is_refused():
             ValueError,
             "n_steps must be a whole number of at least 0, got -1",
         ),
-        (lambda p: value_intervals.prepare(nn.Linear(1, 1), 0.1, 0.2), TypeError, "network must be a Sequential that begi"),
+        (
+            lambda p: value_intervals.prepare(nn.Linear(1, 1), 0.1, 0.2),
+            TypeError,
+            "network must be a Sequential that begi",
+        ),
         (lambda p: value_intervals.prepare(nn.Sequential(), math.nan, 0.2), ValueError, "low must be finite, got nan"),
-        (lambda p: bypassed(torch.zeros(2, 1), low=0.5, high=0.5), ValueError, "low must be below high, got 0.5 and 0.5"),
+        (
+            lambda p: bypassed(torch.zeros(2, 1), low=0.5, high=0.5),
+            ValueError,
+            "low must be below high, got 0.5 and 0.5",
+        ),
         (lambda p: bypassed(torch.zeros(2)), ValueError, r"starts must be inputs \(n, d\), .* got shape \(2,\)"),
         (lambda p: bypassed([[0.0]]), TypeError, "starts must be torch's Tensor, got"),
     ],

@@ -211,12 +211,16 @@ def test_small_helpers_refuse_what_they_cannot_take():
         (lambda: models.check_device(0), TypeError, "device must be a str, got 0"),
         (lambda: models.generator_from(0, 1), TypeError, "seed must be numpy's SeedSequence, got 0"),
         (lambda: models.generator_from(np.random.SeedSequence(0), -1), ValueError, "key must be a whole .* got -1"),
-        (lambda: models.logit_spread(torch.nn.Flatten(), 8, _generator()), TypeError, "network must be torchvision's Res"),
+        (
+            lambda: models.logit_spread(torch.nn.Flatten(), 8, _generator()),
+            TypeError,
+            "network must be torchvision's Res",
+        ),
     ):
         with pytest.raises(error, match=message):
             call()
     small = models.build("resnet18", generator=_generator(), width=2, blocks=1)
-    with pytest.raises(ValueError, match="image_size must fit .*, got 10000000, which takes"):
+    with pytest.raises(ValueError, match=r"image_size must fit .*, got 10000000, which takes"):
         models.logit_spread(small, 10**7, _generator())
 
 

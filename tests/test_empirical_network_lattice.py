@@ -147,7 +147,10 @@ def _definite(**changes):
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: network_lattice.build(LatticeNetwork(), 0, 0), "dimension must be a whole number of at least 1, got 0"),
+        (
+            lambda: network_lattice.build(LatticeNetwork(), 0, 0),
+            "dimension must be a whole number of at least 1, got 0",
+        ),
         (lambda: network_lattice.axis_centres(0, radius=1.0), "n_cells must be a whole number of at least 1, got 0"),
         (lambda: network_lattice.axis_centres(2, radius=0.0), "radius must be positive and finite, got 0.0"),
         (lambda: network_lattice.axis_centres(2, radius=math.inf), "radius must be positive and finite, got inf"),
@@ -179,7 +182,10 @@ def _definite(**changes):
         (lambda: network_lattice.build(LatticeNetwork(width=10**8), 2, 0), r"dimension, width and outputs must fit"),
         (lambda: network_lattice.build(LatticeNetwork(), 2, -1), "seed must be a whole number of at least 0, got -1"),
         (lambda: network_lattice.build(LatticeNetwork(), 2, 0, n_outputs=0), "n_outputs must be a whole .*, got 0"),
-        (lambda: network_lattice.half_side(LatticeNetwork(), 0), "dimension must be a whole number of at least 1, got 0"),
+        (
+            lambda: network_lattice.half_side(LatticeNetwork(), 0),
+            "dimension must be a whole number of at least 1, got 0",
+        ),
         (lambda: network_lattice.upper_reach(Ramp(), 1, side=math.nan), "side must be at least 0 and finite, got nan"),
         (lambda: _share(reach=-1.0), "reach must be at least 0 and finite, got -1.0"),
         (lambda: _share(dimension=10**12), "dimension must fit .*, got 1000000000000, which takes"),
@@ -197,12 +203,16 @@ def test_what_is_out_of_range_is_refused(call, message):
     "call, message",
     [
         (lambda: _box(n_cells=2.0), "n_cells must be a whole number of at least 1, got 2.0"),
+        (lambda: network_lattice.half_side(3, 2), "settings must be empirical's LatticeNetwork, got 3"),
         (lambda: _share(rng=0), "rng must be a numpy.random.Generator, got 0"),
         (lambda: network_lattice.build("law", 2, 0), "settings must be empirical's LatticeNetwork, got law"),
         (lambda: network_lattice.centres(np.array([[0.5]]), n_cells=3, radius=1.0), "indices must be integers, got"),
         (lambda: network_lattice.label_grid(nn.Flatten(0), [np.zeros(3)], delta=0.5), "network must make values"),
         (lambda: network_lattice.label_grid(3, [np.zeros(3)], delta=0.5), "network must be torch's Module, got 3"),
-        (lambda: network_lattice.label(np.ma.array([0.5, 0.1], mask=[0, 1]), 0.5), "values must have no masked entries"),
+        (
+            lambda: network_lattice.label(np.ma.array([0.5, 0.1], mask=[0, 1]), 0.5),
+            "values must have no masked entries",
+        ),
     ],
 )
 def test_another_kind_is_refused(call, message):

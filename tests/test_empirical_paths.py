@@ -163,11 +163,27 @@ def test_what_makes_no_path_is_refused():
         ({"n_points": 10**13}, ValueError, "n_points must fit .*, got 10000000000000, which takes"),
         ({"paths": torch.zeros(2, 3, 4, 4)}, TypeError, "paths must be a sequence of tensors .*, got Tensor"),
         ({"paths": []}, ValueError, "paths must be at least one, got none"),
-        ({"paths": [torch.zeros(2, 48)]}, ValueError, r"paths must be images .*, got shape \(2, 48\); vectors \(n, d\) ar"),
-        ({"paths": [torch.zeros(2, 3, 4, 4, dtype=torch.int64)]}, TypeError, "paths must be floating.*, got torch.int64: e"),
+        (
+            {"paths": [torch.zeros(2, 48)]},
+            ValueError,
+            r"paths must be images .*, got shape \(2, 48\); vectors \(n, d\) ar",
+        ),
+        (
+            {"paths": [torch.zeros(2, 3, 4, 4, dtype=torch.int64)]},
+            TypeError,
+            "paths must be floating.*, got torch.int64: e",
+        ),
         ({"paths": [[0.0]]}, TypeError, "paths must be torch's Tensor, got"),
-        ({"paths": [torch.zeros(2, 3, 5, 5)]}, ValueError, r"network must take images \(1, 3, 5, 5\) of torch.float32 on c"),
-        ({"network": nn.Identity()}, TypeError, r"network must make logits \(n, n_classes\) of images, got \(1, 3, 4, 4\)"),
+        (
+            {"paths": [torch.zeros(2, 3, 5, 5)]},
+            ValueError,
+            r"network must take images \(1, 3, 5, 5\) of torch.float32 on c",
+        ),
+        (
+            {"network": nn.Identity()},
+            TypeError,
+            r"network must make logits \(n, n_classes\) of images, got \(1, 3, 4, 4\)",
+        ),
         ({"network": 3}, TypeError, "network must be torch's Module, got 3"),
     ],
 )

@@ -241,7 +241,10 @@ def test_a_real_resnet_is_driven_towards_its_target():
         ({"mse": -1.0}, "mse must be at least 0 and finite, got -1.0"),
         ({"learning_rate": float("nan")}, "learning_rate must be at least 0 and finite, got nan"),
         ({"weight_decay": float("inf")}, "weight_decay must be at least 0 and finite, got inf"),
-        ({"high_frequency": torch.tensor([0.0, -2.0])}, r"high_frequency must be one number of at least 0 for each row, finite, got \[0.0, -2.0\]"),
+        (
+            {"high_frequency": torch.tensor([0.0, -2.0])},
+            r"high_frequency must be one number of at least 0 for each row, finite, got \[0.0, -2.0\]",
+        ),
         ({"projection": "stpe"}, "projection must be step or gradient, got stpe"),
         ({"anchors": torch.zeros(3, 3, 32, 32)}, "anchors must have a row for each of the 2 starts, got 3"),
         ({"threshold": float("nan")}, "threshold must be at least 0 and finite, got nan"),
@@ -268,7 +271,10 @@ def test_what_cannot_be_optimised_is_refused(network, options, message):
         ({"max_iterations": 1.5}, r"max_iterations must be a whole number of at least 0, got 1.5 \(float\)"),
         ({"mse": "0"}, r"mse must be at least 0 and finite, got 0 \(str\)"),
         ({"anchors": 0.0}, "anchors must be torch's Tensor, got 0.0"),
-        ({"starts": torch.zeros(2, 3, 32, 32, dtype=torch.int64)}, "starts must be floating-point numbers, got torch.int64"),
+        (
+            {"starts": torch.zeros(2, 3, 32, 32, dtype=torch.int64)},
+            "starts must be floating-point numbers, got torch.int64",
+        ),
     ],
 )
 def test_another_kind_is_refused(network, options, message):
@@ -281,9 +287,22 @@ def test_noise_of_no_size_is_refused():
     generator = torch.Generator()
     for call, error, message in (
         (lambda: synthesis.noise([]), ValueError, "generators must be one for each row, got none"),
+        (
+            lambda: synthesis.noise(np.zeros(3)),
+            TypeError,
+            "generators must be a sequence, one for each row, got ndarray",
+        ),
         (lambda: synthesis.noise([0]), TypeError, "generators must be torch's Generator, got 0"),
-        (lambda: synthesis.noise([generator], scale=float("nan")), ValueError, "scale must be at least 0 and finite, got"),
-        (lambda: synthesis.noise([generator], shape=(3, 0)), ValueError, "shape must have at least one axis and one site"),
+        (
+            lambda: synthesis.noise([generator], scale=float("nan")),
+            ValueError,
+            "scale must be at least 0 and finite, got",
+        ),
+        (
+            lambda: synthesis.noise([generator], shape=(3, 0)),
+            ValueError,
+            "shape must have at least one axis and one site",
+        ),
         (lambda: synthesis.noise([generator], shape=(10**7, 10**7)), ValueError, "shape must fit .*, which takes 8e"),
     ):
         with pytest.raises(error, match=message):

@@ -78,13 +78,25 @@ def test_numbers_that_would_train_to_nothing_are_refused(digits):
             train.start(network, learning_rate=rate)
     seed = np.random.SeedSequence(0)
     for call, error, message in (
-        (lambda: train.batches_per_epoch(digits, 0), ValueError, "batch_size must be a whole number of at least 1, got 0"),
+        (
+            lambda: train.batches_per_epoch(digits, 0),
+            ValueError,
+            "batch_size must be a whole number of at least 1, got 0",
+        ),
         (lambda: train.batches_per_epoch(3, 1), TypeError, "data must be empirical's Images, got 3"),
         (lambda: train.recalibrate(network, digits, batch_size=0, seed=seed), ValueError, "batch_size must be a whole"),
-        (lambda: train.recalibrate(network, digits, batch_size=2, seed=0), TypeError, "seed must be numpy's SeedSequence"),
+        (
+            lambda: train.recalibrate(network, digits, batch_size=2, seed=0),
+            TypeError,
+            "seed must be numpy's SeedSequence",
+        ),
         (lambda: train.start(3, learning_rate=1.0), TypeError, "network must be torch's Module, got 3"),
         (lambda: train.accuracy(network, 3), TypeError, "data must be empirical's Images, got 3"),
-        (lambda: train.augmented(torch.zeros(3), torch.Generator()), ValueError, r"images must be \(n, c, h, w\), one or"),
+        (
+            lambda: train.augmented(torch.zeros(3), torch.Generator()),
+            ValueError,
+            r"images must be \(n, c, h, w\), one or",
+        ),
         (
             lambda: train.accuracy(network, dataclasses.replace(digits, x_test=digits.x_test[:0])),
             ValueError,

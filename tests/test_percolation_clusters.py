@@ -351,7 +351,7 @@ def test_two_dimensional_wrapping_at_threshold_has_its_exact_probability():
         ({"labels": [1], "periodic": "x"}, TypeError, "periodic must be one bool or 1, got x"),
         ({"labels": [1], "periodic": 1}, TypeError, "periodic must be one bool or 1, got 1"),
         ({"labels": [1], "reach": -1}, ValueError, "reach must be a whole number from 0 to .*, got -1"),
-        ({"labels": [1], "reach": 2**63}, ValueError, f"reach must be a whole number from 0 to {2**63 - 1}, got {2**63}"),
+        ({"labels": [1], "reach": 2**63}, ValueError, f"reach must be a whole number from 0 .*, got {2**63}"),
         ({"labels": [1], "reach": 0.5}, TypeError, "reach must be a whole number .*, got 0.5"),
         ({"labels": [1], "reach": True}, TypeError, "reach must be a whole number .*, got True"),
         (
@@ -387,7 +387,9 @@ def test_a_mask_is_taken_for_what_it_says():
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint64, int, np.int8, ">i2"])
 def test_what_may_be_a_mask_or_labels_is_refused_with_the_remedy(dtype):
     mask = np.eye(3).astype(dtype)
-    message = r"labels must say which sites are empty, got .* from 0 to 1, which may be a mask: give bools \(False: empty"
+    message = (
+        r"labels must say which sites are empty, got .* from 0 to 1, which may be a mask: give bools \(False: empty"
+    )
     with pytest.raises(ValueError, match=message):
         clusters.label_clusters(mask)
     with pytest.raises(ValueError, match=message):

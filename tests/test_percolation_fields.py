@@ -162,7 +162,10 @@ def test_the_same_seed_draws_the_same_field():
             r"points must have shape \(n, 2\), got \(4, 3\)",
         ),
         (lambda: fields.squared_exponential(np.inf), "length must be positive and finite, got inf"),
-        (lambda: draw(10**6, 10**9, fields.squared_exponential(1.0)), "n_modes must fit .*, got 1000000000, which takes"),
+        (
+            lambda: draw(10**6, 10**9, fields.squared_exponential(1.0)),
+            "n_modes must fit .*, got 1000000000, which takes",
+        ),
         (
             lambda: fields.evaluate(fields.Modes(frequencies=np.ones((2, 3)), phases=np.zeros(9)), np.zeros((4, 3))),
             "modes must have a phase for each frequency, got 9 for 2",
@@ -171,10 +174,16 @@ def test_the_same_seed_draws_the_same_field():
             lambda: fields.evaluate(draw(2, 3, fields.squared_exponential(1.0)), np.full((4, 2), np.nan)),
             "points must be finite, got nan",
         ),
-        (lambda: fields.free_field_spectrum((10**9, 10**9)), r"shape must fit .*, got \(1000000000, 1000000000\), which"),
+        (
+            lambda: fields.free_field_spectrum((10**9, 10**9)),
+            r"shape must fit .*, got \(1000000000, 1000000000\), which",
+        ),
         (lambda: fields.free_field_spectrum((1,) * 65), "shape must have at most 64 axes, got 65"),
         (lambda: fields.squared_exponential_spectrum((3,), 1e-300), "length must fit .*, got 1e-300, which takes"),
-        (lambda: fields.on_torus(np.zeros((0, 3)), rng=None), "spectrum must be finite and at least 0 everywhere, at one"),
+        (
+            lambda: fields.on_torus(np.zeros((0, 3)), rng=None),
+            "spectrum must be finite and at least 0 everywhere, at one",
+        ),
         (lambda: fields.free_field_spectrum(()), "shape must have at least one axis"),
         (lambda: fields.free_field_spectrum((3, 0)), r"one site along each, got \(3, 0\)"),
         (lambda: fields.squared_exponential_spectrum((0,), 1.0), r"one site along each, got \(0,\)"),

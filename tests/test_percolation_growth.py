@@ -312,9 +312,13 @@ def test_what_takes_more_than_all_of_the_memory_is_refused(monkeypatch):
     monkeypatch.setattr(arguments, "memory", lambda: 1e6)
     how = {"n_samples": 9, "max_sites": 10_000, "rng": np.random.default_rng(0)}
     assert growth.grow(0.2, 3, **how, n_workers=1).sizes.size == 9
-    with pytest.raises(ValueError, match=r"max_sites must fit into the 0.001 GB of memory, got 10000, which takes 0.00308"):
+    with pytest.raises(
+        ValueError, match=r"max_sites must fit into the 0.001 GB of memory, got 10000, which takes 0.00308"
+    ):
         growth.grow(0.2, 3, **how, n_workers=9)
-    with pytest.raises(ValueError, match=r"max_sites must fit into the 0.001 GB of memory, got 10000, which takes 0.00"):
+    with pytest.raises(
+        ValueError, match=r"max_sites must fit into the 0.001 GB of memory, got 10000, which takes 0.00"
+    ):
         growth.connect(0.2, (1, 1), **how, n_workers=9)
 
 

@@ -202,7 +202,10 @@ def test_a_run_fits_into_memory(dimension, seconds, kind):
             lambda rng: threshold.extrapolate(2 ** np.arange(14), np.ones((2, 14)), 3),
             "at least two runs and three checkpoints from 8192 on, got shape \\(2, 14\\) and 1",
         ),
-        (lambda rng: threshold.invade(3, np.array([0, 9]), rng=rng), "checkpoints must be whole .* from 1 to .*, got 0"),
+        (
+            lambda rng: threshold.invade(3, np.array([0, 9]), rng=rng),
+            "checkpoints must be whole .* from 1 to .*, got 0",
+        ),
         (lambda rng: threshold.invade(3, [2**63], rng=rng), f"checkpoints must be whole .* from 1 to .*, got {2**63}"),
         (lambda rng: threshold.invade(3, [], rng=rng), r"checkpoints must rise from at least 1, got \[\]"),
         (lambda rng: threshold.invade(10**12, [1], rng=rng), "dimension must fit into the .* GB of memory, got"),
@@ -249,7 +252,9 @@ def test_checkpoints_that_are_no_integers_are_refused(checkpoints, message):
             threshold.invade(3, checkpoints, kind=kind, rng=np.random.default_rng(0))
 
 
-@pytest.mark.parametrize("checkpoints", [[2, 9, 40], np.array([2, 9, 40], dtype=">i4"), np.array([2, 0, 9, 0, 40])[::2]])
+@pytest.mark.parametrize(
+    "checkpoints", [[2, 9, 40], np.array([2, 9, 40], dtype=">i4"), np.array([2, 0, 9, 0, 40])[::2]]
+)
 def test_checkpoints_of_every_kind_and_layout_give_the_same(checkpoints):
     expected = threshold.invade(3, np.array([2, 9, 40]), rng=np.random.default_rng(0))
     found = threshold.invade(3, checkpoints, rng=np.random.default_rng(0))

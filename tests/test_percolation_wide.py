@@ -193,5 +193,5 @@ def test_mistakes_are_refused(mistake, message):
 def test_other_kinds_are_refused():
     with pytest.raises(TypeError, match="points must be numbers, got"):
         call([["1", "2"]])
-    with pytest.raises(TypeError, match="rng must be a numpy.random.Generator, got 0"):
+    with pytest.raises(TypeError, match=r"rng must be a numpy.random.Generator, got 0"):
         sample(rng=0)
