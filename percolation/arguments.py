@@ -28,7 +28,11 @@ def shown(value: object) -> str:
     if isinstance(value, np.ndarray) and value.size > 8:
         return f"shape {value.shape} of {value.dtype}"
     value = value.tolist() if isinstance(value, np.ndarray) else value
-    text = " ".join(repr(value).split()) if not isinstance(value, str | np.generic) else str(value)
+    if isinstance(value, int) and value.bit_length() > 256:  # Python itself refuses to write very many digits
+        return f"a number of {value.bit_length()} bits"
+    if isinstance(value, list | tuple) and len(value) > _SHOWN:
+        return f"a {type(value).__name__} of {len(value)}"
+    text = " ".join((str(value) if isinstance(value, str | np.generic) else repr(value)).split())
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 

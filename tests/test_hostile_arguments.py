@@ -1,6 +1,7 @@
 """Every public function, found by looking, with one hostile argument: a result, or one line of ours; never more."""
 
 import importlib
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,8 @@ import pytest
 
 # Modules whose functions take what a user passes; runs, command lines and experiments have tests of their own.
 MODULES = {
-    "percolation": "animals clusters fields finite_clusters growth labels levelsets meanfield rare regimes scaling survey "
-    "sweep threshold wide",
+    "percolation": "animals clusters fields finite_clusters growth labels levelsets meanfield rare regimes scaling "
+    "survey sweep threshold wide",
     "empirical": "connect lattice_models lattice_search models network_lattice paths refined_lattice synthesis train "
     "value_intervals",
 }
@@ -40,4 +41,4 @@ def test_no_argument_ends_the_interpreter_hangs_or_passes_to_a_library(package):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = done.stdout.splitlines()
     assert done.returncode == 0, f"ended with {done.returncode} in {lines[-1:]} {done.stderr[-500:]}"
-    assert [pair for pair in zip(lines, lines[1:], strict=False) if pair[1].startswith("!")] == []
+    assert [pair for pair in itertools.pairwise(lines) if pair[1].startswith("!")] == []

@@ -1,6 +1,7 @@
 """Level sets against clusters that are unrolled, extrapolation against data that are made, the control, the command."""
 
 import json
+import math
 
 import numpy as np
 import oracles
