@@ -10,14 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import nn
 
+from empirical import batches
 from empirical.descent import Projection
 from empirical.models import Precision
 from empirical.paths import Curve, loss_curves, on_segments
 from empirical.synthesis import optimise_inputs
+from percolation import arguments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +75,7 @@ def connect(
     threshold : float
         Cross-entropy at which a bypass point is done; below ``delta``.
     max_rounds : int
-        Rounds after which a pair is given up; 0 looks at the straight segment only.
+        Rounds after which a pair is given up, up to 30; 0 looks at the straight segment only.
     max_iterations, learning_rate : int, float
         Of Adam, for each bypass point.
     mse, high_frequency : float
@@ -93,8 +96,12 @@ def connect(
 
     Raises
     ------
+    TypeError
+        If an argument is of another kind: the network no module, or not one that makes logits; inputs no tensors of
+        floating-point numbers; classes no int64; a number no number.
     ValueError
-        If ``n_points`` is too small, ``threshold`` is negative or not below ``delta``, or ``projection`` is none of
+        If inputs are not alike, or no images; a class is negative or none of the network's; ``n_points``
+        is too small; ``threshold`` is not below ``delta``; a number is negative or not finite; or a word is none of
         these.
 
     Notes
@@ -102,6 +109,18 @@ def connect(
     A segment whose highest point is one of its own ends cannot be mended by a bypass and is left alone; if no other
     is too high, the pair ends unconnected.
     """
+    batches.check_images("starts", starts)
+    batches.check_images("ends", ends, like=starts)
+    batches.check_classes("targets", targets, n=len(starts), of="pairs")
+    numbers = {"delta": delta, "threshold": threshold, "learning_rate": learning_rate, "mse": mse}
+    for name, number in (numbers | {"high_frequency": high_frequency}).items():
+        arguments.check_real(name, number, least=0)
+    max_rounds = arguments.check_whole("max_rounds", max_rounds, least=0, most=30)
+    n_points = arguments.check_whole("n_points", n_points, least=2)
+    arguments.check_whole("max_iterations", max_iterations, least=0)
+    if projection is not None:
+        arguments.check_choice("projection", projection, get_args(Projection))
+    arguments.check_choice("precision", precision, get_args(Precision))
     if not threshold < delta:
         raise ValueError(f"threshold must be below delta = {delta}, got {threshold}")
     if n_points < 2 * 2**max_rounds:

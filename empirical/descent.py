@@ -14,6 +14,7 @@ from empirical.models import Precision
 
 Projection = Literal["step", "gradient"]
 
+_NOBODY = torch.iinfo(torch.int64).min  # torch's default, -100, would be a class without a loss
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8  # Adam's usual constants
 
 
@@ -118,8 +119,11 @@ def variation_gradient(images: torch.Tensor, weights: torch.Tensor) -> torch.Ten
 
 
 def cross_entropies(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return the cross-entropy of each row, in nats, shape (n,)."""
-    return functional.cross_entropy(logits, targets, reduction="none")
+    """Return the cross-entropy of each row, in nats, shape (n,).
+
+    Targets are classes of the logits'; none is one whose loss torch would count as nothing.
+    """
+    return functional.cross_entropy(logits, targets, ignore_index=_NOBODY, reduction="none")
 
 
 def unit_vectors(vectors: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ Both cubes of a pair are drawn independently, so that they are the same with a c
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch import nn
 
 from empirical import network_lattice
 from empirical.network_lattice import LatticeNetwork
-from percolation import clusters, meanfield, wide
+from percolation import arguments, clusters, meanfield, wide
 
 Floats = NDArray[np.float64]
 Cells = NDArray[np.int8]
@@ -60,13 +61,15 @@ def connect_cubes(cells: Cells, n_cells: int) -> Connection:
 
     Parameters
     ----------
-    cells : array of int8, any shape with 1 to 32 axes
+    cells : array of int, any shape with 1 to 32 axes
         The cell of every cube, in 0 .. n_cells - 1.
     n_cells : int
         2 / delta, at least 2: there are n_cells - 1 labels.
 
     Raises
     ------
+    TypeError
+        If the cells are no integers, or some are masked.
     ValueError
         If a cell or ``n_cells`` is out of range.
 
@@ -81,20 +84,22 @@ def connect_cubes(cells: Cells, n_cells: int) -> Connection:
     >>> found.shares.tolist(), found.n_clusters.tolist(), round(found.in_label, 3)
     ([0.75, 0.5, 0.25], [2, 2, 1], 0.571)
     """
-    if n_cells < 2:
-        raise ValueError(f"n_cells must be at least 2, got {n_cells}")
-    counts = np.bincount(np.clip(cells.ravel(), -1, None) + np.int16(1))[1:] if cells.size else np.zeros(0)
-    if cells.size == 0 or counts.size > n_cells or counts.sum() < cells.size:
+    n_cells = arguments.check_whole("n_cells", n_cells, least=2, most=2**31)
+    arguments.check_memory("n_cells", n_cells, 80 * n_cells)
+    cells = arguments.check_numbers("cells", cells)
+    if cells.dtype.kind not in "iu":
+        raise TypeError(f"cells must be integers, got {cells.dtype}")
+    if cells.size == 0 or cells.min() < 0 or cells.max() >= n_cells:
         least, most = (cells.min(), cells.max()) if cells.size else ("none", "none")
         raise ValueError(f"cells must be one or more in 0 to {n_cells - 1}, got {least} to {most}")
-    counts = np.pad(counts, (0, n_cells - counts.size)).astype(np.float64)
+    counts = np.bincount(cells.ravel(), minlength=n_cells).astype(np.float64)
     carrying = counts[:-1] + counts[1:]
     squares, largest, n_clusters = (np.zeros(n_cells - 1) for _ in range(3))
     twice = 0.0  # pairs in one cell that are connected in both of its labels
     before = None
     for k in range(n_cells - 1):
         mask = (cells == k) | (cells == k + 1)
-        found = clusters.label_clusters(mask.view(np.int8) - np.int8(1))
+        found = clusters.label_clusters(mask)
         sizes = found.sizes.astype(np.float64)
         squares[k], largest[k], n_clusters[k] = sizes @ sizes, sizes.max(initial=0.0), sizes.size
         if before is not None:
@@ -115,7 +120,24 @@ def connect_cubes(cells: Cells, n_cells: int) -> Connection:
 
 
 def independent(shape: tuple[int, ...], counts: NDArray[np.int64], rng: np.random.Generator) -> Cells:
-    """Return cells drawn independently for every cube, cell h with probability counts[h] / sum of counts."""
+    """Return cells drawn independently for every cube, cell h with probability counts[h] / sum of counts.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of another kind.
+    ValueError
+        If a length is below 1, a count is negative, all are 0, they are more than an int8 counts, or the box takes more
+        than all of the memory.
+    """
+    shape = arguments.check_shape("shape", shape)
+    counts = arguments.check_integers("counts", counts, least=0, most=2**62, ndim=1)
+    if counts.size > 128 or not 0 < sum(counts.tolist()) < 2**63:
+        raise ValueError(
+            f"counts must be up to 128 with a sum from 1 to 2^63 - 1, got {counts.size} of sum {sum(counts.tolist())}"
+        )
+    arguments.check_generator("rng", rng)
+    arguments.check_memory("shape", shape, math.prod(shape))
     edges = np.cumsum(counts)
     found = np.empty(shape, dtype=np.int8)
     flat = found.reshape(-1)
@@ -126,7 +148,15 @@ def independent(shape: tuple[int, ...], counts: NDArray[np.int64], rng: np.rando
 
 
 def shuffled(cells: Cells, rng: np.random.Generator) -> Cells:
-    """Return the same cells in random places."""
+    """Return the same cells in random places.
+
+    Raises
+    ------
+    TypeError
+        If the cells are no numbers, or ``rng`` draws none.
+    """
+    cells = arguments.check_numbers("cells", cells)
+    arguments.check_generator("rng", rng)
     return rng.permutation(cells.reshape(-1)).reshape(cells.shape)
 
 
@@ -138,7 +168,19 @@ def covariance_error(
     Given the hidden layers, the outputs before the last map are independent Gaussian fields, with a covariance that
     tends to the wide limit's as the root of the width. The error is the root mean square, over pairs of 200 points of
     the box, of the difference over the wide limit's standard deviations.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of another kind.
+    ValueError
+        If the dimension is below 1.
     """
+    arguments.check_kind("network", network, nn.Sequential)
+    arguments.check_kind("settings", settings, LatticeNetwork)
+    dimension = arguments.check_whole("dimension", dimension, least=1)
+    arguments.check_memory("dimension", dimension, 8 * 200 * dimension)
+    arguments.check_generator("rng", rng)
     side = network_lattice.half_side(settings, dimension)
     points = rng.uniform(-side, side, size=(200, dimension))
     law = network_lattice.wide_law(settings)
@@ -165,7 +207,19 @@ def mean_field(shares: Floats, dimension: int, n_cells: int) -> float:
     float
         Two cubes are connected if both are in the infinite cluster of their label: 0 where no label percolates, and on
         a line, whatever the clusters of a finite box do.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of another kind.
+    ValueError
+        If a share lies outside [0, 1], all are 0, or a number is below 1.
     """
+    shares = arguments.check_probabilities("shares", shares)
+    if shares.ndim != 1 or not shares.any():
+        raise ValueError(f"shares must be one a label, some above 0, got {arguments.shown(shares)}")
+    dimension = arguments.check_whole("dimension", dimension, least=1)
+    n_cells = arguments.check_whole("n_cells", n_cells, least=1)
     neighbours = max(2.0, 2 * dimension * (1 - 1 / n_cells))
     survival = meanfield.bethe(shares, neighbours).connected
     return float((shares * survival) ** 2 @ np.ones_like(shares) / (shares @ shares))

@@ -45,8 +45,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from empirical import network_lattice
-from percolation import labels
+from empirical import batches, network_lattice
+from percolation import arguments, labels
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -128,9 +128,10 @@ def search(
     Raises
     ------
     TypeError
-        If the network is no Sequential that begins with a Linear, of float64.
+        If the network is no Sequential that begins with a Linear, of float64, or another argument is of another kind.
     ValueError
-        If a number or an index lies outside its range, or an end does not carry the label.
+        If a number or an index lies outside its range, the network has more outputs or is not on the CPU, or an end
+        does not carry the label.
 
     Notes
     -----
@@ -147,6 +148,14 @@ def search(
     >>> found.status, len(found.axes), found.distance
     ('found', 7, 7)
     """
+    batches.check_points(network, first_layer(network).in_features, dtype=torch.float64)
+    label = arguments.check_whole("label", label, least=0, most=labels.n_cells(delta) - 2)
+    n_cells = arguments.check_whole("n_cells", n_cells, least=1)
+    radius = arguments.check_real("radius", radius, above=0)
+    budget = arguments.check_whole("budget", budget, least=0)
+    start, target = (
+        arguments.check_integers(name, cube, least=-(2**63)) for name, cube in (("start", start), ("target", target))
+    )
     ends = (
         _Search(network, start, target, label, delta, n_cells, radius),
         _Search(network, target, start, label, delta, n_cells, radius),
@@ -176,8 +185,20 @@ def search(
 
 
 def cube_after(start: Integers, found: Found, n_steps: int) -> Integers:
-    """Return the cube in which the path is after ``n_steps`` steps."""
-    cube = start.copy()
+    """Return the cube in which the path is after ``n_steps`` steps.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of another kind.
+    ValueError
+        If the path has fewer steps, or the cube another number of axes.
+    """
+    arguments.check_kind("found", found, Found)
+    n_steps = arguments.check_whole("n_steps", n_steps, least=0, most=len(found.axes))
+    cube = arguments.check_integers("start", start, least=0, ndim=1).copy()
+    if found.axes.size and found.axes.max() >= cube.size:
+        raise ValueError(f"start must have an index for each of the path's axes, got {cube.size}")
     np.add.at(cube, found.axes[:n_steps], found.signs[:n_steps])
     return cube
 
@@ -223,9 +244,6 @@ class _Search:
         radius: float,
     ) -> None:
         first = first_layer(network)
-        n_labels = labels.n_cells(delta) - 1
-        if not 0 <= label < n_labels:
-            raise ValueError(f"label must lie in 0 to {n_labels - 1}, got {label}")
         dimension = first.in_features
         for name, cube in (("start", start), ("target", target)):
             if cube.shape != (dimension,):
@@ -434,4 +452,6 @@ def first_layer(network: nn.Sequential) -> nn.Linear:
     first = network[0]
     if first.weight.dtype != torch.float64:
         raise TypeError(f"network must have weights of float64, got {first.weight.dtype}")
+    if first.weight.device.type != "cpu":
+        raise ValueError(f"network must be on the CPU, got one on {first.weight.device}")
     return first

@@ -27,6 +27,8 @@ torchvision_operators.declare()
 
 from torchvision.models.resnet import BasicBlock, ResNet  # noqa: E402
 
+from percolation import arguments
+
 N_CLASSES = 10
 IMAGE_SHAPE = (3, 32, 32)
 
@@ -54,11 +56,11 @@ def build(
     generator : torch.Generator
         On the CPU; advanced by one draw for each weight.
     width : int
-        Channels of a ResNet's first stage, doubled in each of the next three. 64 is ResNet18.
+        Channels of a ResNet's first stage, doubled in each of the next three, 1 to 65,536. 64 is ResNet18.
     blocks : int
-        Basic blocks, of two convolutions, in each of a ResNet's four stages. 2 is ResNet18.
+        Basic blocks, of two convolutions, in each of a ResNet's four stages, 1 to 1024. 2 is ResNet18.
     gain : float
-        Factor on the standard deviation of the convolutions' weights.
+        Factor on the standard deviation of the convolutions' weights, at least 0.
     device : str or torch.device
         Where the network is to live.
 
@@ -69,9 +71,19 @@ def build(
 
     Raises
     ------
+    TypeError
+        If an argument is of another kind.
     ValueError
-        If the name is not known, or a convnet is asked for in another width or depth than its own.
+        If the name is not known, a number is out of range, the weights take more than all of the memory, or a convnet
+        is asked for in another width or depth than its own.
     """
+    arguments.check_choice("network", name, get_args(Network))
+    arguments.check_kind("generator", generator, torch.Generator)
+    width = arguments.check_whole("width", width, least=1, most=2**16)
+    blocks = arguments.check_whole("blocks", blocks, least=1, most=1024)
+    gain = arguments.check_real("gain", gain, least=0)
+    if name != "convnet":  # 85 width^2 of 3x3 kernels twice a block, of float32, but for the first blocks' halves
+        arguments.check_memory("width and blocks", (width, blocks), 4 * 9 * 85 * width**2 * (2 * blocks - 1))
     with torch.device("meta"):
         network = _layout(name, width, blocks)
     network.to_empty(device="cpu")
@@ -85,7 +97,18 @@ def logit_spread(network: nn.Module, image_size: int, generator: torch.Generator
 
     The mean is over classes and 512 images of unit noise, ``image_size`` pixels a side, drawn from ``generator`` on the
     CPU. The last bias is left out, so that a factor on the last layer's weights is one on this.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of another kind, or the network no ResNet.
+    ValueError
+        If ``image_size`` is below 1, or the images take more than all of the memory.
     """
+    arguments.check_kind("network", network, ResNet)
+    image_size = arguments.check_whole("image_size", image_size, least=1)
+    arguments.check_memory("image_size", image_size, 4 * 64 * 3 * image_size**2)
+    arguments.check_kind("generator", generator, torch.Generator)
     images = (torch.randn(64, 3, image_size, image_size, generator=generator) for _ in range(8))
     bias, device = network.get_parameter("fc.bias"), device_of(network)
     with torch.no_grad():
@@ -117,8 +140,6 @@ def _layout(name: str, width: int, blocks: int) -> nn.Module:
         return nn.Sequential(
             *_convolution(3, 16), *_convolution(16, 32), *_convolution(32, 64), nn.Flatten(), nn.Linear(1024, N_CLASSES)
         )
-    if name not in ("resnet18", "resnet18_cifar"):
-        raise ValueError(f"network must be one of resnet18, resnet18_cifar, convnet, got {name}")
     network = _ResNet(width, blocks)
     if name == "resnet18_cifar":
         network.conv1 = nn.Conv2d(3, width, kernel_size=3, padding=1, bias=False)
@@ -145,7 +166,17 @@ def _initialise(module: nn.Module, generator: torch.Generator, gain: float) -> N
 
 
 def generator_from(seed: np.random.SeedSequence, *key: int) -> torch.Generator:
-    """Return a generator on the CPU for the child ``key`` of ``seed``; no child shifts another."""
+    """Return a generator on the CPU for the child ``key`` of ``seed``; no child shifts another.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of another kind.
+    ValueError
+        If a part of the key is negative.
+    """
+    arguments.check_kind("seed", seed, np.random.SeedSequence)
+    key = tuple(arguments.check_whole("key", part, least=0) for part in key)
     child = np.random.SeedSequence(entropy=seed.entropy, spawn_key=(*seed.spawn_key, *key))
     return torch.Generator().manual_seed(int(child.generate_state(1, np.uint64)[0]))
 
@@ -155,6 +186,7 @@ def check_device(device: str) -> torch.device:
 
     On CUDA this turns TF32 convolutions off for the process, so that float32 losses are float32 there too.
     """
+    arguments.check_kind("device", device, str)
     is_there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not is_there.get(device.split(":")[0], False):
         names = ", ".join(name for name, there in is_there.items() if there)
@@ -165,8 +197,20 @@ def check_device(device: str) -> torch.device:
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Return the device of the network's parameters."""
-    return next(network.parameters()).device
+    """Return the device of the network's parameters.
+
+    Raises
+    ------
+    TypeError
+        If it is no network.
+    ValueError
+        If it has no parameters.
+    """
+    arguments.check_kind("network", network, nn.Module)
+    first = next(network.parameters(), None)
+    if first is None:
+        raise ValueError(f"network must have parameters, got {type(network).__name__} without")
+    return first.device
 
 
 @contextlib.contextmanager
@@ -194,8 +238,7 @@ def for_gradients(
     third to two thirds of the time: autocast, with the channels of a pixel side by side in memory. On a GPU, where
     every kernel costs the same few microseconds, batch norms are folded into the convolutions before them.
     """
-    if precision not in get_args(Precision):
-        raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision}")
+    arguments.check_choice("precision", precision, get_args(Precision))
     faster = with_matrices(folded(network, images) if images.is_cuda else network, images)
     if precision == "float32":
         return faster

@@ -32,15 +32,17 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
+from empirical import batches
 from lipschitz import fully_connected
 from lipschitz import upper as lipschitz_upper
-from percolation import labels, wide
+from percolation import arguments, labels, wide
 
 Box = Literal["fixed", "growing"]
 
 _STEP = 0.05  # of a coordinate, over which the field's change is taken
 _BATCH = 1 << 13  # cubes: their activations stay in the second cache
 _MOST_CELLS = 127  # of an int8
+_MOST_AXES = 64  # of an array
 _N_CHECKED, _N_CURVED = 10_000, 1_000
 
 
@@ -104,7 +106,17 @@ def correlation_length(settings: LatticeNetwork) -> float:
 
 
 def half_side(settings: LatticeNetwork, dimension: int) -> float:
-    """Return R, the half side of the box, in units of a coordinate."""
+    """Return R, the half side of the box, in units of a coordinate.
+
+    Raises
+    ------
+    TypeError
+        If the dimension is no whole number.
+    ValueError
+        If it is below 1.
+    """
+    arguments.check_kind("settings", settings, LatticeNetwork)
+    dimension = arguments.check_whole("dimension", dimension, least=1)
     growth = math.sqrt(dimension) if settings.box == "growing" else 1.0
     return settings.radius * correlation_length(settings) * growth
 
@@ -124,11 +136,18 @@ def build(settings: LatticeNetwork, dimension: int, seed: int, *, n_outputs: int
 
     Raises
     ------
+    TypeError
+        If an argument is of another kind.
     ValueError
-        If the dimension is below 1.
+        If the dimension or the number of outputs is below 1, the seed negative, or the weights take more than all of
+        the memory.
     """
-    if dimension < 1:
-        raise ValueError(f"dimension must be at least 1, got {dimension}")
+    arguments.check_kind("settings", settings, LatticeNetwork)
+    dimension = arguments.check_whole("dimension", dimension, least=1)
+    n_outputs = arguments.check_whole("n_outputs", n_outputs, least=1)
+    seed = arguments.check_whole("seed", seed, least=0)
+    hidden = settings.width * (dimension + (settings.depth - 2) * settings.width + n_outputs)
+    arguments.check_memory("dimension, width and outputs", (dimension, settings.width, n_outputs), 8 * hidden)
     network = fully_connected.random_network(
         dimension,
         depth=settings.depth,
@@ -152,18 +171,20 @@ def axis_centres(n_cells: int, *, radius: float) -> NDArray[np.float64]:
 
     Raises
     ------
+    TypeError
+        If an argument is of another kind.
     ValueError
-        If ``n_cells`` is below 1 or ``radius`` is not positive and finite.
+        If ``n_cells`` is below 1, or so large that the centres take more than all of the memory, or ``radius`` is not
+        positive and finite.
 
     Examples
     --------
     >>> axis_centres(3, radius=1.5).tolist()
     [-1.0, 0.0, 1.0]
     """
-    if n_cells < 1:
-        raise ValueError(f"n_cells must be at least 1, got {n_cells}")
-    if not (radius > 0 and math.isfinite(radius)):
-        raise ValueError(f"radius must be positive and finite, got {radius}")
+    n_cells = arguments.check_whole("n_cells", n_cells, least=1)
+    radius = arguments.check_real("radius", radius, above=0)
+    arguments.check_memory("n_cells", n_cells, 16 * n_cells)
     return np.asarray((2 * np.arange(n_cells) - (n_cells - 1)) * (radius / n_cells), dtype=np.float64)
 
 
@@ -185,6 +206,8 @@ def centres(indices: NDArray[np.int64], *, n_cells: int, radius: float) -> NDArr
 
     Raises
     ------
+    TypeError
+        If an argument is of another kind.
     ValueError
         If a number is out of range.
 
@@ -194,9 +217,7 @@ def centres(indices: NDArray[np.int64], *, n_cells: int, radius: float) -> NDArr
     [[-0.75, 0.75]]
     """
     along = axis_centres(n_cells, radius=radius)
-    if indices.size and not (indices.min() >= 0 and indices.max() < n_cells):
-        raise ValueError(f"indices must lie in 0 to {n_cells - 1}, got {indices.min()} to {indices.max()}")
-    return along[indices]
+    return along[arguments.check_integers("indices", indices, least=0, most=n_cells - 1)]
 
 
 def label(values: NDArray[np.floating], delta: float) -> NDArray[np.int8]:
@@ -238,16 +259,22 @@ def label_box(
 
     Raises
     ------
+    TypeError
+        If an argument is of another kind.
     ValueError
-        If a number is out of range, or a value lies outside [0, 1].
+        If a number is out of range, the box takes more than all of the memory, the network does not take such points,
+        or a value lies outside [0, 1].
 
     Notes
     -----
     Memory is a byte a cube and what the network needs for a batch. A value within float32's rounding of a cell's end
     may fall on the other side of it, and do so or not as the batch is large or small.
     """
-    if dimension < 1 or batch < 1:
-        raise ValueError(f"dimension and batch must be at least 1, got {dimension} and {batch}")
+    dimension = arguments.check_whole("dimension", dimension, least=1)
+    n_cells = arguments.check_whole("n_cells", n_cells, least=1)
+    if n_cells > 1:  # else one cube, in any dimension
+        most = min(dimension, 64)  # more axes than an array has
+        arguments.check_memory("n_cells and dimension", (n_cells, dimension), n_cells**most)
     return label_grid(network, [axis_centres(n_cells, radius=radius)] * dimension, delta=delta, batch=batch)
 
 
@@ -264,8 +291,22 @@ def label_grid(
     Returns
     -------
     array of int8, shape (n_outputs, len(axes[0]), ..., len(axes[-1]))
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for :func:`label_box`.
     """
+    arguments.check_kind("network", network, nn.Module)
+    batch = arguments.check_whole("batch", batch, least=1)
+    if not 1 <= len(axes) < _MOST_AXES:
+        raise ValueError(f"axes must be 1 to {_MOST_AXES - 1}, got {len(axes)}")
+    axes = [arguments.check_reals("axes", axis, ndim=1) for axis in axes]
+    if min(axis.size for axis in axes) == 0:
+        raise ValueError(f"axes must have one coordinate each or more, got {[axis.size for axis in axes]}")
+    arguments.check_memory("axes", [axis.size for axis in axes], math.prod(axis.size for axis in axes))
     single = copy.deepcopy(network).float()
+    batches.check_points(single, len(axes), dtype=torch.float32)
     along = [torch.from_numpy(axis).float() for axis in axes]
     lengths, dimension = [len(axis) for axis in along], len(along)
     # A batch is some rows of one axis, with all of the axes after it; only what changes is written.
@@ -292,7 +333,18 @@ def label_grid(
 
 
 def upper_reach(network: nn.Module, dimension: int, *, side: float) -> float:
-    """Return a certified bound of |f(x) - f(c)| over the points x of a cube with centre c and sides ``side``."""
+    """Return a certified bound of |f(x) - f(c)| over the points x of a cube with centre c and sides ``side``.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of another kind.
+    ValueError
+        If ``side`` is negative or not finite, or the dimension is below 1.
+    """
+    arguments.check_kind("network", network, nn.Module)
+    dimension = arguments.check_whole("dimension", dimension, least=1)
+    side = arguments.check_real("side", side, least=0)
     # The cube is a ball of radius side / 2 in the maximum norm, and lies in one of side sqrt(d) / 2 in the Euclidean.
     maximum, euclidean = (lipschitz_upper.upper_product(network, (dimension,), norm=p).value for p in (math.inf, 2))
     return math.nextafter(side / 2 * min(maximum, euclidean * math.nextafter(math.sqrt(dimension), math.inf)), math.inf)
@@ -320,7 +372,20 @@ def certain_share(
         As for :func:`label_box`.
     rng : numpy.random.Generator
         Draws the cubes, with replacement: the standard error is at most 0.005.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of another kind.
+    ValueError
+        If a number is out of range, or a value lies outside [0, 1].
     """
+    dimension = arguments.check_whole("dimension", dimension, least=1)
+    n_cells = arguments.check_whole("n_cells", n_cells, least=1)
+    reach = arguments.check_real("reach", reach, least=0)
+    arguments.check_generator("rng", rng)
+    arguments.check_memory("dimension", dimension, 16 * _N_CHECKED * dimension)
+    batches.check_points(network, dimension, dtype=torch.float64)
     drawn = rng.integers(n_cells, size=(_N_CHECKED, dimension))
     with torch.no_grad():
         values = network(torch.from_numpy(centres(drawn, n_cells=n_cells, radius=radius)))[:, 0].numpy()
@@ -335,7 +400,20 @@ def definite_share(network: nn.Sequential, dimension: int, *, radius: float, rng
     That is where its output, before the last map, has second derivatives of one sign along every line; an extremum
     inside the box is such a point. Nan where the second derivatives vanish, as for relu. The standard error is at most
     0.016.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of another kind.
+    ValueError
+        If a number is out of range, or the second derivatives take more than all of the memory.
     """
+    arguments.check_kind("network", network, nn.Sequential)
+    dimension = arguments.check_whole("dimension", dimension, least=1)
+    radius = arguments.check_real("radius", radius, above=0)
+    arguments.check_generator("rng", rng)
+    arguments.check_memory("dimension", dimension, 16 * _N_CURVED * dimension**2)
+    batches.check_points(network, dimension, dtype=torch.float64)
     points = torch.from_numpy(rng.uniform(-radius, radius, size=(_N_CURVED, dimension)))
 
     def value(point: torch.Tensor) -> torch.Tensor:

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn import functional
 
+from empirical import batches
+from empirical.descent import cross_entropies
 from empirical.models import frozen
+from percolation import arguments
 
 _CHUNK, _CHUNK_OF_CUDA = 256, 4096  # points in one forward pass
 _N_FINE = 15  # points of each finer grid around the highest point of a segment
@@ -74,7 +76,7 @@ def loss_curves(
         segment. The paper takes 200.
     tolerance : float
         The highest point of a segment is settled when a grid eight times finer raises its loss by no more than this
-        share of it.
+        share of it; at least 0.
 
     Returns
     -------
@@ -82,14 +84,23 @@ def loss_curves(
 
     Raises
     ------
+    TypeError
+        If an argument is of another kind: the network no module, or not one that makes logits; inputs no tensors of
+        floating-point numbers; classes no int64; a number no number.
     ValueError
-        If a path has no segment, or ``n_points`` gives a segment fewer than two points.
+        If a path has no segment, inputs are not alike or no images, a class is negative or none of the
+        network's, ``n_points`` gives a segment fewer than two points or takes more than all of the memory, or the
+        tolerance is negative or not finite.
     """
-    most = max((len(stops) - 1 for stops in paths), default=1)
-    if min((len(stops) for stops in paths), default=2) < 2:
-        raise ValueError("paths must have at least 2 stops each, got 1")
+    batches.check_paths(paths)
+    batches.check_classes("targets", targets, n=len(paths), of="paths")
+    n_points = arguments.check_whole("n_points", n_points, least=2)
+    tolerance = arguments.check_real("tolerance", tolerance, least=0)
+    most = max(len(stops) - 1 for stops in paths)
     if n_points < 2 * most:
         raise ValueError(f"n_points must be at least 2 for each of {most} segments, got {n_points}")
+    arguments.check_memory("n_points", n_points, 24 * n_points * len(paths))
+    batches.check_network(network, paths[0], targets)
     starts = torch.cat([stops[:-1] for stops in paths])
     ends = torch.cat([stops[1:] for stops in paths])
     classes = torch.cat([target.expand(len(stops) - 1) for stops, target in zip(paths, targets, strict=True)])
@@ -110,7 +121,26 @@ def loss_curves(
 
 
 def on_segments(starts: torch.Tensor, ends: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-    """Return one point on each segment: start + position (end - start), exact at both ends."""
+    """Return one point on each segment: start + position (end - start), exact at both ends.
+
+    Raises
+    ------
+    TypeError
+        If starts and ends are no tensors of floating-point numbers, or positions no tensor.
+    ValueError
+        If ends are not such as starts are, or there is not a position in [0, 1] for each.
+    """
+    batches.check_images("starts", starts)
+    batches.check_images("ends", ends, like=starts)
+    arguments.check_kind("positions", positions, torch.Tensor)
+    if positions.shape != (len(starts),) or not bool(((positions >= 0) & (positions <= 1)).all()):
+        raise ValueError(
+            f"positions must lie in [0, 1], one for each of {len(starts)} segments, got shape {tuple(positions.shape)}"
+        )
+    return _on_segments(starts, ends, positions)
+
+
+def _on_segments(starts: torch.Tensor, ends: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
     share = positions.to(starts)[:, None, None, None]
     return torch.where(share < 1, starts + share * (ends - starts), ends)
 
@@ -179,8 +209,8 @@ def _losses(
     losses = []
     with frozen(network), torch.no_grad():
         for rows, where in zip(torch.split(segment, chunk), torch.split(position, chunk), strict=True):
-            logits = network(on_segments(starts[rows], ends[rows], where))
-            losses.append(functional.cross_entropy(logits.float(), classes[rows], reduction="none"))
+            logits = network(_on_segments(starts[rows], ends[rows], where))
+            losses.append(cross_entropies(logits.float(), classes[rows]))
     return list(torch.split(torch.cat(losses).cpu(), [len(grid) for grid in grids]))
 
 

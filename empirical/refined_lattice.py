@@ -38,7 +38,7 @@ from scipy.spatial import KDTree
 from torch import nn
 
 from empirical import lattice_search, network_lattice
-from percolation import labels
+from percolation import arguments, labels
 
 Integers = NDArray[np.int64]
 Cells = NDArray[np.int8]
@@ -146,9 +146,10 @@ def connect(
     Raises
     ------
     TypeError
-        If the network is no Sequential that begins with a Linear, of float64.
+        If the network is no Sequential that begins with a Linear, of float64, or another argument is of another kind.
     ValueError
-        If a number lies outside its range, or the fine lattice has 2^62 cubes or more.
+        If a number lies outside its range, the fine lattice has 2^62 cubes or more, or the coarse one takes more than
+        all of the memory.
 
     Notes
     -----
@@ -164,13 +165,17 @@ def connect(
     1.0
     """
     lattice_search.first_layer(network)
-    if dimension < 1 or n_coarse < 1:
-        raise ValueError(f"dimension and n_coarse must be at least 1, got {dimension} and {n_coarse}")
-    if refine < 1 or refine % 2 == 0:
+    dimension = arguments.check_whole("dimension", dimension, least=1, most=62)
+    n_coarse = arguments.check_whole("n_coarse", n_coarse, least=1)
+    refine = arguments.check_whole("refine", refine, least=1)
+    radius = arguments.check_real("radius", radius, above=0)
+    budget = arguments.check_whole("budget", budget, least=1)
+    if refine % 2 == 0:
         raise ValueError(f"refine must be odd and at least 1, got {refine}")
     lattice = _Lattice(network, copy.deepcopy(network).float(), dimension, n_coarse, refine, radius, delta)
     if lattice.n_cells**dimension >= lattice_search.MOST_NUMBERED:
         raise ValueError(f"the fine lattice must have less than 2^62 cubes, got {lattice.n_cells}^{dimension}")
+    arguments.check_memory("n_coarse and dimension", (n_coarse, dimension), 10 * dimension * n_coarse**dimension)
     along = network_lattice.axis_centres(n_coarse, radius=radius)
     every = torch.cartesian_prod(*[torch.from_numpy(along)] * dimension).reshape(-1, dimension)
     values = np.concatenate([network(part).numpy()[:, 0] for part in torch.split(every, _LAYER)])

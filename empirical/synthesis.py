@@ -27,9 +27,10 @@ from typing import get_args
 import torch
 from torch import nn
 
-from empirical import captured
+from empirical import batches, captured
 from empirical.descent import Descent, Projection, Rows, Rule, cross_entropies, unit_vectors
 from empirical.models import IMAGE_SHAPE, Precision, for_gradients, frozen
+from percolation import arguments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,24 @@ class Optimised:
 def noise(
     generators: Sequence[torch.Generator], *, scale: float = 0.01, shape: tuple[int, ...] = IMAGE_SHAPE
 ) -> torch.Tensor:
-    """Return starts N(0, scale^2), one row from each generator, shape (len(generators), *shape), on the CPU."""
+    """Return starts N(0, scale^2), one row from each generator, shape (len(generators), *shape), on the CPU.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of another kind.
+    ValueError
+        If there is no generator, ``scale`` is negative or not finite, or a length is below 1.
+    """
+    if not isinstance(generators, Sequence):
+        raise TypeError(f"generators must be a sequence, one for each row, got {type(generators).__name__}")
+    for generator in generators:
+        arguments.check_kind("generators", generator, torch.Generator)
+    if len(generators) == 0:
+        raise ValueError("generators must be one for each row, got none")
+    scale = arguments.check_real("scale", scale, least=0)
+    shape = arguments.check_shape("shape", shape)
+    arguments.check_memory("shape", shape, 8 * math.prod(shape) * len(generators))
     return torch.stack([scale * torch.randn(shape, generator=generator) for generator in generators])
 
 
@@ -112,29 +130,36 @@ def optimise_inputs(
 
     Raises
     ------
+    TypeError
+        If an argument is of another kind: the network no module, or not one that makes logits; inputs no tensors of
+        floating-point numbers; classes no int64; a number no number.
     ValueError
-        If the threshold, a weight, the learning rate or the number of steps is negative, an option is not one of those
-        above, or the rows of two arguments differ in number.
+        If inputs are not alike, or no images; a class is negative or none of the network's; the threshold,
+        a weight, the learning rate or the number of steps is negative or not finite; an option is not one of those
+        above; or the rows of two arguments differ in number.
     """
+    batches.check_images("starts", starts)
     starts = starts.detach()
     n = len(starts)
-    if max_iterations < 0:
-        raise ValueError(f"max_iterations must be at least 0, got {max_iterations}")
-    if not threshold >= 0:
-        raise ValueError(f"threshold must be at least 0, got {threshold}")
-    for option, value in (("learning_rate", learning_rate), ("weight_decay", weight_decay), ("mse", mse)):
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{option} must be at least 0 and finite, got {value}")
-    if high_frequency is not None and not bool((high_frequency >= 0).all()):
-        raise ValueError(f"high_frequency must be at least 0 in every row, got {float(high_frequency.min())}")
-    if projection not in get_args(Projection):
-        raise ValueError(f"projection must be one of {', '.join(get_args(Projection))}, got {projection}")
-    for name, rows_of in (
-        *(("targets", targets), ("high_frequency", high_frequency)),
-        *(("anchors", anchors), ("normals", normals)),
-    ):
-        if rows_of is not None and len(rows_of) != n:
+    batches.check_classes("targets", targets, n=n, of="starts")
+    max_iterations = arguments.check_whole("max_iterations", max_iterations, least=0)
+    numbers = {"threshold": threshold, "learning_rate": learning_rate, "weight_decay": weight_decay, "mse": mse}
+    for option, value in numbers.items():
+        arguments.check_real(option, value, least=0)
+    arguments.check_choice("projection", projection, get_args(Projection))
+    arguments.check_choice("precision", precision, get_args(Precision))
+    for name, rows_of in (("high_frequency", high_frequency), ("anchors", anchors), ("normals", normals)):
+        if rows_of is None:
+            continue
+        arguments.check_kind(name, rows_of, torch.Tensor)
+        if rows_of.ndim > 0 and len(rows_of) != n:
             raise ValueError(f"{name} must have a row for each of the {n} starts, got {len(rows_of)}")
+        if name != "high_frequency":
+            batches.check_images(name, rows_of, like=starts)
+        elif rows_of.ndim != 1 or not bool(((rows_of >= 0) & (rows_of < math.inf)).all()):
+            got = arguments.shown(rows_of.tolist())
+            raise ValueError(f"{name} must be one number of at least 0 for each row, finite, got {got}")
+    batches.check_network(network, starts, targets)
     weights = torch.zeros(n, device=starts.device) if high_frequency is None else high_frequency.to(starts)
     rule = Rule(
         learning_rate=learning_rate,

@@ -12,7 +12,7 @@ import zipfile
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch.nn import functional
 
 from empirical.data import Images, normalise
 from empirical.models import Precision, device_of, frozen, generator_from
+from percolation import arguments
 
 _CHUNK = 500  # test images in one forward pass
 _PAD = 4
@@ -39,13 +40,33 @@ class Training:
 
 
 def start(network: nn.Module, *, learning_rate: float) -> Training:
-    """Return a training of ``network``, which is changed in place, that has done nothing yet."""
+    """Return a training of ``network``, which is changed in place, that has done nothing yet.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of another kind.
+    ValueError
+        If the learning rate is not positive and finite.
+    """
+    arguments.check_kind("network", network, nn.Module)
+    learning_rate = arguments.check_real("learning_rate", learning_rate, above=0)
     network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
     return Training(network=network, optimiser=torch.optim.Adam(network.parameters(), lr=learning_rate, fused=True))
 
 
 def batches_per_epoch(data: Images, batch_size: int) -> int:
-    """Return the number of batches of an epoch; the last one may be smaller."""
+    """Return the number of batches of an epoch; the last one may be smaller.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of another kind.
+    ValueError
+        If ``batch_size`` is below 1.
+    """
+    arguments.check_kind("data", data, Images)
+    batch_size = arguments.check_whole("batch_size", batch_size, least=1)
     return -(-len(data.x_train) // batch_size)
 
 
@@ -81,14 +102,23 @@ def advance(
 
     Raises
     ------
+    TypeError
+        If an argument is of another kind.
     ValueError
-        If more batches than ``until`` are done already.
+        If more batches than ``until`` are done already, ``batch_size`` is below 1, or ``precision`` none of the two.
 
     Notes
     -----
     ResNet18, batch 512, one idle core of an AMD EPYC (Zen 5), augmentation included: 1,600 images a second in bfloat16,
     880 in float32; without lean convolutions 1,000 and 670 (tests/benchmarks/bench_training.py).
     """
+    arguments.check_kind("training", training, Training)
+    arguments.check_kind("data", data, Images)
+    until = arguments.check_whole("until", until, least=0)
+    batch_size = arguments.check_whole("batch_size", batch_size, least=1)
+    arguments.check_kind("augment", augment, bool)
+    arguments.check_choice("precision", precision, get_args(Precision))
+    arguments.check_kind("seed", seed, np.random.SeedSequence)
     if until < training.done:
         raise ValueError(f"until must be at least the {training.done} batches done, got {until}")
     device = device_of(training.network)
@@ -118,7 +148,19 @@ def _rows(n: int, batch_size: int, batch: int, seed: np.random.SeedSequence) -> 
 
 
 def augmented(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Return the images (n, c, h, w), half of them mirrored, each shifted by up to 4 pixels either way."""
+    """Return the images (n, c, h, w), half of them mirrored, each shifted by up to 4 pixels either way.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of another kind.
+    ValueError
+        If the images have another number of axes, or there are none.
+    """
+    arguments.check_kind("images", images, torch.Tensor)
+    if images.ndim != 4 or images.numel() == 0:
+        raise ValueError(f"images must be (n, c, h, w), one or more, got shape {tuple(images.shape)}")
+    arguments.check_kind("generator", generator, torch.Generator)
     n, _, height, width = images.shape
     mirrored = torch.rand(n, generator=generator) < 0.5
     shifts = torch.randint(2 * _PAD + 1, (2, n), generator=generator)
@@ -177,7 +219,18 @@ def recalibrate(network: nn.Module, data: Images, *, batch_size: int, seed: np.r
 
     Running statistics forget their first values, mean 0 and variance 1, by a tenth a batch: after ten batches a third
     of a network in evaluation mode is still the untrained one. This takes them from the network as it is.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of another kind.
+    ValueError
+        If ``batch_size`` is below 1.
     """
+    arguments.check_kind("network", network, nn.Module)
+    arguments.check_kind("data", data, Images)
+    batch_size = arguments.check_whole("batch_size", batch_size, least=1)
+    arguments.check_kind("seed", seed, np.random.SeedSequence)
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -194,7 +247,18 @@ def recalibrate(network: nn.Module, data: Images, *, batch_size: int, seed: np.r
 
 
 def accuracy(network: nn.Module, data: Images) -> float:
-    """Return the share of test images that the network, in evaluation mode, puts in their class."""
+    """Return the share of test images that the network, in evaluation mode, puts in their class.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of another kind.
+    ValueError
+        If there are no test images, or the network has no parameters.
+    """
+    arguments.check_kind("data", data, Images)
+    if len(data.x_test) == 0:
+        raise ValueError("data must have test images, got none")
     device = device_of(network)
     n_right = 0
     with frozen(network), torch.no_grad():

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import scipy.special
 import torch
@@ -23,6 +23,7 @@ from torch import nn
 from empirical import connect
 from lipschitz import segment, stages
 from lipschitz.fully_connected import GaussianCdf
+from percolation import arguments
 
 _INVERSE: dict[type[nn.Module], Callable[[float], float]] = {
     GaussianCdf: lambda value: float(scipy.special.ndtri(value)),
@@ -70,10 +71,13 @@ def prepare(network: nn.Sequential, low: float, high: float) -> tuple[stages.Sta
     Raises
     ------
     TypeError
-        If the network ends otherwise or has more outputs.
+        If the network begins or ends otherwise or has more outputs, or an end is no number.
     ValueError
         If the interval is none.
     """
+    low, high = arguments.check_real("low", low), arguments.check_real("high", high)
+    if not isinstance(network, nn.Sequential) or len(network) < 3 or not isinstance(network[0], nn.Linear):
+        raise TypeError(f"network must be a Sequential that begins with a Linear, got {type(network).__name__}")
     if not 0.0 <= low < high <= 1.0:
         raise ValueError(f"low and high must satisfy 0 <= low < high <= 1, got {low} and {high}")
     last, final = network[-2], network[-1]
@@ -94,12 +98,24 @@ def prepare(network: nn.Sequential, low: float, high: float) -> tuple[stages.Sta
             value -= sign * _INWARD * (1.0 + abs(value) + abs(bias))
             both.weight[row] = sign * last.weight[0]
             both.bias[row] = sign * (bias - value)
-    first = cast("nn.Linear", network[0])
+    first = network[0]
     return stages.prepare(nn.Sequential(*list(network)[:-2], both), (first.in_features,), device=both.weight.device)
 
 
 def certify_polygon(prepared: tuple[stages.Stage, ...], stops: torch.Tensor, *, piece_budget: int) -> Certified:
-    """Return whether values stay in the interval on the polygon through ``stops``, shape (n, d)."""
+    """Return whether values stay in the interval on the polygon through ``stops``, shape (n, d).
+
+    Raises
+    ------
+    TypeError
+        If an argument is of another kind.
+    ValueError
+        If there are fewer than two stops, or ``piece_budget`` is below 1.
+    """
+    arguments.check_kind("stops", stops, torch.Tensor)
+    if stops.ndim != 2 or len(stops) < 2:
+        raise ValueError(f"stops must be two or more, of shape (n, d), got shape {tuple(stops.shape)}")
+    piece_budget = arguments.check_whole("piece_budget", piece_budget, least=1)
     return _certify(prepared, stops.__getitem__, [(i, i + 1) for i in range(len(stops) - 1)], piece_budget, False)
 
 
@@ -121,7 +137,16 @@ def certify_path(
         Steps of the path.
     piece_budget : int
         Of each chord.
+
+    Raises
+    ------
+    TypeError
+        If a number is no whole number.
+    ValueError
+        If ``n_steps`` is negative, or ``piece_budget`` below 1.
     """
+    n_steps = arguments.check_whole("n_steps", n_steps, least=0)
+    piece_budget = arguments.check_whole("piece_budget", piece_budget, least=1)
     return _certify(prepared, point, [(0, n_steps)], piece_budget, True)
 
 
@@ -174,7 +199,22 @@ def bypass(
     """Connect inputs (n, d) within an interval of values by the paper's bypass (:func:`empirical.connect.connect`).
 
     Points are optimised until they are half as far from the interval's middle as its ends are.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of another kind.
+    ValueError
+        If the interval is none, inputs have another shape, or a number lies outside its range.
     """
+    low, high = arguments.check_real("low", low), arguments.check_real("high", high)
+    if not low < high:
+        raise ValueError(f"low must be below high, got {low} and {high}")
+    for name, inputs in (("starts", starts), ("ends", ends)):
+        arguments.check_kind(name, inputs, torch.Tensor)
+        if inputs.ndim != 2 or inputs.shape != starts.shape:
+            raise ValueError(f"{name} must be inputs (n, d), as many as the others, got shape {tuple(inputs.shape)}")
+    max_rounds = arguments.check_whole("max_rounds", max_rounds, least=0, most=30)
     shape = (len(starts), 1, 1, starts.shape[1])
     return connect.connect(
         IntervalLogits(network, low, high),

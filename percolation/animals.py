@@ -22,6 +22,8 @@ import itertools
 import math
 from collections import Counter
 
+from percolation import arguments
+
 MAX_SITES = 10
 Counts = dict[tuple[int, int], dict[int, int]]
 
@@ -32,7 +34,7 @@ def count(max_sites: int) -> Counts:
     Parameters
     ----------
     max_sites : int
-        At least 1.
+        From 1 to 12, which takes days.
 
     Returns
     -------
@@ -41,8 +43,10 @@ def count(max_sites: int) -> Counts:
 
     Raises
     ------
+    TypeError
+        If ``max_sites`` is no whole number.
     ValueError
-        If ``max_sites`` is below 1.
+        If ``max_sites`` lies outside its range.
 
     Notes
     -----
@@ -56,8 +60,7 @@ def count(max_sites: int) -> Counts:
     >>> count(3)
     {(1, 0): {0: 1}, (2, 1): {2: 1}, (3, 1): {2: 1}, (3, 2): {7: 4}}
     """
-    if max_sites < 1:
-        raise ValueError(f"max_sites must be at least 1, got {max_sites}")
+    max_sites = arguments.check_whole("max_sites", max_sites, least=1, most=12)
     tally: Counter[tuple[int, int, int]] = Counter()
     base = 2 * max_sites + 1  # sum_j x_j base^j tells sites apart: no coordinate exceeds max_sites
 

@@ -1,9 +1,14 @@
 """Clusters of a labelled lattice held in memory: any dimension, open or periodic axis by axis.
 
 A site is an entry of an array; its neighbours are the entries one step away along an axis. A site's label is a small
-integer, negative for an empty site. Two neighbours belong to one cluster when their labels agree, or, with ``reach``
-one, when they differ by at most one: on the cells of :mod:`percolation.labels` that is sharing one of the two
-overlapping intervals of Eq. 4 that a site carries.
+integer, negative for an empty site. A mask is taken for what it says: of bools, True is occupied (label 0) and False
+empty; of a masked array, what is masked is empty, whatever stands there. Where equal labels join, an array that may as
+well be a mask is refused: of unsigned integers with a zero among them, or of nothing but zeros and ones, both of them;
+as a masked array with nothing masked it is taken for labels.
+
+Two neighbours belong to one cluster when their labels agree, or, with ``reach`` one, when they differ by at most one:
+on the cells of :mod:`percolation.labels` that is sharing one of the two overlapping intervals of Eq. 4 that a site
+carries.
 
 Across the two faces of a periodic axis sites are neighbours too. An axis of length 1 or 2 has no such bond, periodic or
 not: it would lead to the site itself, or to a neighbour that it has already; nothing wraps around such an axis. So the
@@ -20,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from percolation import arguments
 from percolation._kernels import distances as distance_kernels
 from percolation._kernels import labelling, seams
 
@@ -41,7 +47,7 @@ class Clusters:
         The cluster of every site, numbered from 0 in the order of first sites; -1 for empty sites.
     sizes : array of int64, shape (n_clusters,)
         Sites in each cluster.
-    labels : array of the lattice's dtype, shape (n_clusters,)
+    labels : array of the lattice's dtype (int8 for bools), shape (n_clusters,)
         The label of each cluster's first site (of all its sites, when ``reach`` is 0).
     spans : array of bool, shape (n_clusters, n_axes)
         Whether the cluster touches both faces of the axis; on a periodic axis too, where it is not wrapping.
@@ -78,8 +84,8 @@ def label_clusters(labels: ArrayLike, *, periodic: bool | Sequence[bool] = False
 
     Parameters
     ----------
-    labels : array_like of integers, any shape with 1 to 32 axes
-        Negative marks an empty site.
+    labels : array_like of integers or bools, or a masked array of them, any shape with 1 to 32 axes
+        Negative, False and masked mark an empty site.
     periodic : bool or one bool an axis
         Whether the two faces of the axis are neighbours.
     reach : int
@@ -93,10 +99,10 @@ def label_clusters(labels: ArrayLike, *, periodic: bool | Sequence[bool] = False
     Raises
     ------
     TypeError
-        If the labels or ``reach`` are not integers.
+        If the labels are neither integers nor bools, ``reach`` is no integer, or ``periodic`` holds no bools.
     ValueError
-        If the lattice has no site or more than 32 axes, a label is above the int64, ``periodic`` has another number of
-        axes, or ``reach`` is negative.
+        If the lattice has no site or more than 32 axes, a label is above the int64, the labels may be a mask,
+        ``periodic`` has another number of axes, or ``reach`` is negative.
 
     Notes
     -----
@@ -107,11 +113,13 @@ def label_clusters(labels: ArrayLike, *, periodic: bool | Sequence[bool] = False
 
     Examples
     --------
-    >>> found = label_clusters([[0, 0, 1], [1, 0, 1]])
+    >>> found = label_clusters([[1, 1, 2], [2, 1, 2]])
     >>> found.sizes.tolist(), found.spans[0].tolist()
     ([3, 2, 1], [True, False])
+    >>> label_clusters(np.array([[True, True, False], [False, True, False]])).sizes.tolist()
+    [3]
     """
-    flat, shape, seamed = _lattice(labels, periodic, reach)
+    flat, shape, seamed, reach = _lattice(labels, periodic, reach)
     blocks = _blocks(shape)
     numbers, parents, firsts = _open_clusters(flat, blocks, reach)
     roots, wrapping = _join_seams(flat, blocks, seamed, reach, numbers, parents)
@@ -156,6 +164,8 @@ def mean_size(found: Clusters, *, with_largest: bool) -> float:
     >>> mean_size(found, with_largest=True), mean_size(found, with_largest=False)
     (2.5, 1.0)
     """
+    arguments.check_kind("found", found, Clusters)
+    arguments.check_kind("with_largest", with_largest, bool)
     sizes = found.sizes.astype(np.float64)
     largest = sizes.max(initial=0.0) if not with_largest else 0.0
     total = sizes.sum() - largest
@@ -174,14 +184,17 @@ def are_connected(found: Clusters, first: Sequence[int], second: Sequence[int]) 
 
     Raises
     ------
+    TypeError
+        If a coordinate is no integer.
     ValueError
         If a site is not one of the lattice's.
 
     Examples
     --------
-    >>> are_connected(label_clusters([[0, 1], [0, 0]]), (0, 0), (1, 1))
+    >>> are_connected(label_clusters([[0, -1], [0, 0]]), (0, 0), (1, 1))
     True
     """
+    arguments.check_kind("found", found, Clusters)
     shape = found.numbers.shape
     number = found.numbers[_site("first", first, shape)]
     return bool(number >= 0 and number == found.numbers[_site("second", second, shape)])
@@ -218,7 +231,7 @@ def chemical_distances(
     >>> chemical_distances([[0, -1, 0], [0, 0, 0]], (0, 0)).tolist()
     [[0, -1, 4], [1, 2, 3]]
     """
-    flat, shape, seamed = _lattice(labels, periodic, reach)
+    flat, shape, seamed, reach = _lattice(labels, periodic, reach)
     lengths = tuple(shape.tolist())
     start = int(np.ravel_multi_index(_site("source", source, lengths), lengths))
     distances: Integers = np.full(flat.size, -1, dtype=_narrowest(flat.size))
@@ -229,31 +242,58 @@ def chemical_distances(
 
 def _lattice(
     labels: ArrayLike, periodic: bool | Sequence[bool], reach: int
-) -> tuple[NDArray[np.integer[Any]], NDArray[np.int64], NDArray[np.bool_]]:
-    """Return labels as the kernels take them, the shape, and which axes have bonds across their faces."""
-    array = np.asarray(labels)
-    if array.dtype == np.bool_ or not np.issubdtype(array.dtype, np.integer):
-        raise TypeError(f"labels must be integers (negative: empty), got {array.dtype}")
+) -> tuple[NDArray[np.integer[Any]], NDArray[np.int64], NDArray[np.bool_], int]:
+    """Return labels as the kernels take them, the shape, which axes have bonds across their faces, and the reach."""
+    array = np.ma.getdata(labels) if isinstance(labels, np.ma.MaskedArray) else np.asarray(labels)
+    if array.dtype.kind not in "iub":
+        raise TypeError(
+            f"labels must be integers (negative: empty), bools (False: empty) or a masked array, got {array.dtype}"
+        )
     if array.size == 0 or array.ndim == 0:
         raise ValueError(f"labels must have at least one site and one axis, got shape {array.shape}")
     if array.ndim > _MAX_AXES:
         raise ValueError(f"labels must have at most {_MAX_AXES} axes, got {array.ndim}")
-    axes = [periodic] * array.ndim if isinstance(periodic, bool) else list(periodic)
-    if len(axes) != array.ndim:
-        raise ValueError(f"periodic must be one bool or {array.ndim}, got {len(axes)}")
-    if isinstance(reach, bool) or not isinstance(reach, int | np.integer):
-        raise TypeError(f"reach must be an integer, got {reach!r}")
-    if reach < 0:
-        raise ValueError(f"reach must be at least 0, got {reach}")
+    axes = arguments.check_axes("periodic", periodic, array.ndim)
+    reach = arguments.check_whole("reach", reach, least=0, most=2**63 - 1)
+    arguments.check_memory("labels", f"shape {array.shape}", array.size * (array.dtype.itemsize + 4))
+    if isinstance(labels, np.ma.MaskedArray):
+        array = _without_masked(labels)
+    elif array.dtype.kind != "b" and reach == 0 and array.min() == 0:
+        _check_no_mask(array)
+    if array.dtype.kind == "b":
+        array = array.astype(np.int8) - np.int8(1)
     if array.dtype == np.uint64 and array.max() > np.iinfo(np.int64).max:
         raise ValueError(f"labels must be below 2^63, got {array.max()}")
     flat = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")).reshape(-1)
     shape = np.array(array.shape, dtype=np.int64)
-    return flat, shape, np.array(axes, dtype=np.bool_) & (shape > 2)
+    return flat, shape, axes & (shape > 2), reach
+
+
+def _without_masked(labels: Any) -> NDArray[Any]:
+    """Return the labels of a masked array, -1 or False at masked sites."""
+    if labels.dtype.kind == "b":
+        return np.asarray(labels.filled(False))
+    known = labels.astype(np.result_type(labels.dtype, np.int8)) if labels.dtype != np.uint64 else labels
+    if known.dtype.kind == "u":
+        most = known.compressed().max(initial=0)
+        if most > np.iinfo(np.int64).max:
+            raise ValueError(f"labels must be below 2^63, got {most}")
+        known = np.ma.array(known.data.astype(np.int64), mask=known.mask)
+    return np.asarray(known.filled(-1))
+
+
+def _check_no_mask(array: NDArray[np.integer[Any]]) -> None:
+    """Raise ValueError if labels from 0 on may be a mask, whose zeros would be empty where ours are not."""
+    most = array.max()
+    if array.dtype.kind == "u" or most == 1:
+        raise ValueError(
+            f"labels must say which sites are empty, got {array.dtype} from 0 to {most}, which may be a mask: give "
+            "bools (False: empty), a masked array (masked: empty), negative numbers at empty sites, or labels from 1 on"
+        )
 
 
 def _site(name: str, site: Sequence[int], shape: tuple[int, ...]) -> tuple[int, ...]:
-    known = tuple(site)
+    known = tuple(arguments.check_integers(name, site, least=-(2**63), ndim=1).tolist())
     if len(known) != len(shape) or not all(0 <= x < length for x, length in zip(known, shape, strict=True)):
         raise ValueError(f"{name} must be a site of the lattice {shape}, got {known}")
     return known

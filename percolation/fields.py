@@ -17,6 +17,7 @@ Rahimi, Recht, Random features for large-scale kernel machines, NIPS 20 (2007). 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+from percolation import arguments
 from percolation._kernels import waves
 
 Floats = NDArray[np.float64]
@@ -55,11 +57,12 @@ def squared_exponential(length: float) -> Radii:
 
     Raises
     ------
+    TypeError
+        If ``length`` is no number.
     ValueError
-        If ``length`` is not positive.
+        If ``length`` is not positive and finite.
     """
-    if not length > 0:
-        raise ValueError(f"length must be positive, got {length}")
+    length = arguments.check_real("length", length, above=0)
 
     def radii(n_modes: int, dimension: int, rng: np.random.Generator) -> Floats:
         return np.asarray(np.sqrt(rng.chisquare(dimension, n_modes)) / length)
@@ -84,8 +87,11 @@ def draw_modes(dimension: int, *, n_modes: int, radii: Radii, rng: np.random.Gen
 
     Raises
     ------
+    TypeError
+        If an argument is of another kind.
     ValueError
-        If a number is out of range, or ``radii`` returns another shape, or a negative or infinite frequency.
+        If a number is out of range, the field takes more than all of the memory, or ``radii`` returns another shape,
+        or a negative or infinite frequency.
 
     Notes
     -----
@@ -100,8 +106,12 @@ def draw_modes(dimension: int, *, n_modes: int, radii: Radii, rng: np.random.Gen
     >>> evaluate(modes, np.zeros((3, 20))).shape
     (3,)
     """
-    if dimension < 1 or n_modes < 1:
-        raise ValueError(f"dimension and n_modes must be at least 1, got {dimension} and {n_modes}")
+    dimension = arguments.check_whole("dimension", dimension, least=1)
+    n_modes = arguments.check_whole("n_modes", n_modes, least=1)
+    arguments.check_generator("rng", rng)
+    if not callable(radii):
+        raise TypeError(f"radii must be a function of (m, d, rng), got {arguments.shown(radii)}")
+    arguments.check_memory("n_modes", n_modes, 24 * n_modes * dimension)
     lengths = np.asarray(radii(n_modes, dimension, rng), dtype=np.float64)
     if lengths.shape != (n_modes,) or not np.all(np.isfinite(lengths) & (lengths >= 0)):
         raise ValueError(f"radii must return {n_modes} finite frequencies of at least 0, got shape {lengths.shape}")
@@ -115,18 +125,25 @@ def evaluate(modes: Modes, points: Floats) -> Floats:
 
     Raises
     ------
+    TypeError
+        If the points are no numbers.
     ValueError
-        If the points do not have the field's dimension.
+        If the points do not have the field's dimension, or one is not finite, or the field has not a phase a mode.
 
     Notes
     -----
     Time is n m (d + 12) multiplications or so; memory beyond the points and values is 2 kB a mode. Errors are those of
     rounding the phases, about 1e-16 |w| |x|.
     """
-    dimension = modes.frequencies.shape[1]
+    arguments.check_kind("modes", modes, Modes)
+    frequencies = arguments.check_reals("modes.frequencies", modes.frequencies, ndim=2)
+    phases = arguments.check_reals("modes.phases", modes.phases, ndim=1)
+    if phases.size != len(frequencies) or phases.size == 0:
+        raise ValueError(f"modes must have a phase for each frequency, got {phases.size} for {len(frequencies)}")
+    points, dimension = arguments.check_reals("points", points), frequencies.shape[1]
     if points.ndim != 2 or points.shape[1] != dimension:
         raise ValueError(f"points must have shape (n, {dimension}), got {points.shape}")
-    turns, phases = modes.frequencies / (2 * np.pi), modes.phases / (2 * np.pi)
+    turns, phases = frequencies / (2 * np.pi), phases / (2 * np.pi)
     sums = np.zeros(points.shape[0])
     for first in range(0, points.shape[0], _BLOCK):
         block = slice(first, first + _BLOCK)
@@ -145,6 +162,13 @@ def free_field_spectrum(shape: Sequence[int]) -> Floats:
     shape : sequence of int
         Sites along each axis, at least 1.
 
+    Raises
+    ------
+    TypeError
+        If a length is no integer.
+    ValueError
+        If there is no axis, a length is below 1, or the spectrum takes more than all of the memory.
+
     Notes
     -----
     On Z^d the covariance falls as r^(2-d). On a torus that of the field without its zero mode is smaller everywhere by
@@ -155,8 +179,8 @@ def free_field_spectrum(shape: Sequence[int]) -> Floats:
     >>> free_field_spectrum((4,)).round(12).tolist()
     [0.0, 0.5, 0.25, 0.5]
     """
-    _check_shape(shape)
-    energies = np.zeros(tuple(shape))
+    shape = _checked_shape(shape)
+    energies = np.zeros(shape)
     for axis, length in enumerate(shape):
         # by the sine, which loses nothing at small k
         along = 4 * np.sin(np.pi * np.arange(length) / length) ** 2
@@ -179,19 +203,21 @@ def squared_exponential_spectrum(shape: Sequence[int], length: float) -> Floats:
 
     Raises
     ------
-    ValueError
-        If ``length`` is not positive.
+    TypeError, ValueError
+        As for :func:`free_field_spectrum`; and if ``length`` is not positive and finite, or so short that its images in
+        frequency take more than all of the memory.
     """
-    _check_shape(shape)
-    if not length > 0:
-        raise ValueError(f"length must be positive, got {length}")
+    shape = _checked_shape(shape)
+    length = arguments.check_real("length", length, above=0)
+    arguments.check_memory("length", length, int(min(40 / (np.pi * length), 1e300)) * 24 * max(shape))
     spectrum = np.ones(())
     for sites in shape:
         # By Poisson's formula the spectrum is a sum of Gaussians too: positive, without rounding to below 0.
         k = 2 * np.pi * np.arange(sites) / sites
         n_images = int(np.ceil(40 / (2 * np.pi * length))) + 1
         images = k[:, None] + 2 * np.pi * np.arange(-n_images, n_images + 1)
-        along = np.exp(-0.5 * (length * images) ** 2).sum(axis=1)
+        with np.errstate(over="ignore"):  # a field as good as constant
+            along = np.exp(-0.5 * (length * images) ** 2).sum(axis=1)
         spectrum = np.multiply.outer(spectrum, along / along.mean())
     return spectrum
 
@@ -213,8 +239,10 @@ def on_torus(spectrum: Floats, *, rng: np.random.Generator) -> Floats:
 
     Raises
     ------
+    TypeError
+        If an argument is of another kind.
     ValueError
-        If the spectrum is negative or infinite somewhere, or not even.
+        If the spectrum is negative or infinite somewhere, or not even, or has no site.
 
     Notes
     -----
@@ -227,17 +255,20 @@ def on_torus(spectrum: Floats, *, rng: np.random.Generator) -> Floats:
     >>> bool(abs(field.mean()) < 1e-12)
     True
     """
-    if spectrum.ndim < 1 or not np.all(np.isfinite(spectrum) & (spectrum >= 0)):
-        raise ValueError("spectrum must be finite and at least 0 everywhere, got one that is not")
+    spectrum = arguments.check_numbers("spectrum", spectrum)
+    if spectrum.ndim < 1 or spectrum.size == 0 or not np.all(np.isfinite(spectrum) & (spectrum >= 0)):
+        raise ValueError("spectrum must be finite and at least 0 everywhere, at one site or more, got one that is not")
     axes = tuple(range(spectrum.ndim))
     if not np.allclose(spectrum, np.roll(np.flip(spectrum), 1, axis=axes), rtol=1e-9, atol=0):
         raise ValueError("spectrum must be even, S(k) = S(-k), got one that is not")
+    arguments.check_generator("rng", rng)
     coefficients = scipy.fft.rfftn(rng.normal(size=spectrum.shape))
     coefficients *= np.sqrt(spectrum[..., : coefficients.shape[-1]])
     field: Floats = scipy.fft.irfftn(coefficients, s=spectrum.shape, overwrite_x=True)
     return field
 
 
-def _check_shape(shape: Sequence[int]) -> None:
-    if len(shape) == 0 or min(shape) < 1:
-        raise ValueError(f"shape must have at least one axis and one site along each, got {tuple(shape)}")
+def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    lengths = arguments.check_shape("shape", shape)
+    arguments.check_memory("shape", lengths, 16 * math.prod(lengths))
+    return lengths

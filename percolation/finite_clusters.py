@@ -22,7 +22,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from percolation import animals, meanfield
+from percolation import animals, arguments, meanfield
 
 Floats = NDArray[np.float64]
 
@@ -43,8 +43,10 @@ def finite_cluster(p: ArrayLike, dimension: ArrayLike, n_sites: int) -> Floats:
 
     Raises
     ------
+    TypeError
+        If an argument is of another kind.
     ValueError
-        If an argument lies outside its range.
+        If an argument lies outside its range, or p and the dimensions have shapes that do not fit.
 
     Notes
     -----
@@ -56,8 +58,7 @@ def finite_cluster(p: ArrayLike, dimension: ArrayLike, n_sites: int) -> Floats:
     >>> float(finite_cluster(0.5, 2, 1))
     0.0625
     """
-    chance, d = np.broadcast_arrays(np.asarray(p, dtype=np.float64), np.asarray(dimension, dtype=np.float64))
-    _check(chance, d, n_sites)
+    chance, d, n_sites = _checked(p, dimension, n_sites)
     # Faces that an animal's sites share or that meet at one empty site, 2 d n - t, are the same in every dimension.
     terms = [
         (n_axes, 2 * n_axes * n_sites - perimeter, found)
@@ -92,10 +93,12 @@ def lower_disconnected(p: ArrayLike, dimension: ArrayLike, n_sites: int) -> Floa
 
     Raises
     ------
+    TypeError
+        If an argument is of another kind.
     ValueError
-        If an argument lies outside its range.
+        If an argument lies outside its range, or p and the dimensions have shapes that do not fit.
     """
-    _check(np.asarray(p, dtype=np.float64), np.asarray(dimension, dtype=np.float64), n_sites)
+    _, _, n_sites = _checked(p, dimension, n_sites)
     total = finite_cluster(p, dimension, n_sites)
     for n in range(n_sites - 1, 0, -1):  # the smallest first
         total = total + finite_cluster(p, dimension, n)
@@ -107,12 +110,12 @@ def _empty(chance: Floats, count: Floats) -> Floats:
     return np.where(count >= 1, meanfield.isolated(chance, np.maximum(count, 1)), 1.0)
 
 
-def _check(chance: Floats, d: Floats, n_sites: int) -> None:
-    is_good = (chance >= 0) & (chance <= 1)
-    if not np.all(is_good):
-        raise ValueError(f"p must lie in [0, 1], got {chance[~is_good].flat[0]}")
-    is_whole = np.isfinite(d) & (d >= 1) & (d == np.floor(d))
+def _checked(p: ArrayLike, dimension: ArrayLike, n_sites: int) -> tuple[Floats, Floats, int]:
+    """Return p and d in one shape, and the number of sites, or raise as :func:`finite_cluster` does."""
+    chance, d = arguments.check_probabilities("p", p), arguments.check_reals("dimension", dimension)
+    is_whole = (d >= 1) & (d == np.floor(d))
     if not np.all(is_whole):
         raise ValueError(f"dimension must be a whole number of at least 1, got {d[~is_whole].flat[0]:g}")
-    if n_sites != int(n_sites) or not 1 <= n_sites <= animals.MAX_SITES:
-        raise ValueError(f"n_sites must be a whole number from 1 to {animals.MAX_SITES}, got {n_sites}")
+    n_sites = arguments.check_whole("n_sites", n_sites, least=1, most=animals.MAX_SITES)
+    chance, d = arguments.check_broadcast("p", chance, "dimension", d)
+    return chance, d, n_sites

@@ -14,15 +14,15 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import joblib
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from percolation import arguments
 from percolation._kernels import growth as kernels
 
 Words = NDArray[np.uint64]
@@ -119,12 +119,14 @@ def grow(
     neighbourhood : {"face", "corner"}
         Neighbouring cubes share a face (2 d of them), or at least a corner (3^d - 1, for d up to 12).
     n_workers : int, optional
-        Threads; one a core by default. Changes no number.
+        Threads, 1 to 1024; one a core by default. Changes no number.
 
     Raises
     ------
+    TypeError
+        If an argument is of another kind.
     ValueError
-        If an argument lies outside its range.
+        If an argument lies outside its range, or the run would need more than all of the memory.
 
     Notes
     -----
@@ -137,12 +139,15 @@ def grow(
     >>> sizes.tolist()
     [1, 1, 1, 1]
     """
-    check(p, dimension, n_samples=n_samples, max_sites=max_sites)
+    p, dimension, n_samples, max_sites = check(p, dimension, n_samples=n_samples, max_sites=max_sites)
+    n_workers = min(arguments.check_workers(n_workers), n_samples)
+    slots = 1 << int(2 * max_sites - 1).bit_length()
+    arguments.check_memory("max_sites", max_sites, n_workers * 8 * (slots + max_sites))
     salts, steps = lattice(dimension, n_samples, rng, neighbourhood)
     sizes = np.empty(n_samples, dtype=np.int64)
 
     def work(part: slice) -> int:
-        table = np.zeros(1 << int(2 * max_sites - 1).bit_length(), dtype=np.uint64)
+        table = np.zeros(slots, dtype=np.uint64)
         with np.errstate(over="ignore"):
             return int(kernels.grow(salts[part], threshold(p), steps, max_sites, table, sizes[part]))
 
@@ -171,7 +176,7 @@ def connect(
     p : float
         Occupation probability of every other site, in [0, 1].
     displacement : sequence of int, shape (d,)
-        From one site to the other, not zero.
+        From one site to the other, not zero; each below 2^63.
     n_samples : int
         Independent lattices, at least 1.
     max_sites : int
@@ -181,25 +186,28 @@ def connect(
 
     Raises
     ------
-    ValueError
-        If an argument lies outside its range.
+    TypeError, ValueError
+        As for :func:`grow`.
 
     Examples
     --------
     >>> connect(1.0, (2, -1), n_samples=1, max_sites=100, rng=np.random.default_rng(0)).distances.tolist()
     [3]
     """
-    steps_between = np.asarray(displacement)
-    if steps_between.ndim != 1 or not np.issubdtype(steps_between.dtype, np.integer) or not np.any(steps_between):
-        raise ValueError(f"displacement must be whole numbers, one an axis, not all zero, got {displacement!r}")
-    check(p, steps_between.size, n_samples=n_samples, max_sites=max_sites)
+    steps_between = arguments.check_integers("displacement", displacement, least=-(2**63), ndim=1)
+    if not np.any(steps_between):
+        raise ValueError(f"displacement must not be zero along every axis, got {arguments.shown(displacement)}")
+    p, _, n_samples, max_sites = check(p, steps_between.size, n_samples=n_samples, max_sites=max_sites)
+    n_workers = min(arguments.check_workers(n_workers), n_samples)
+    slots = 1 << int(4 * max_sites - 1).bit_length()
+    arguments.check_memory("max_sites", max_sites, n_workers * (12 * slots + 32 * max_sites))
     salts, steps, forward = _generators(steps_between.size, n_samples, rng, neighbourhood)
     distances = np.empty(n_samples, dtype=np.int64)
     with np.errstate(over="ignore"):
-        target = np.uint64(1) + (steps_between.astype(np.int64).astype(np.uint64) * forward).sum(dtype=np.uint64)
+        target = np.uint64(1) + (steps_between.astype(np.uint64) * forward).sum(dtype=np.uint64)
 
     def work(part: slice) -> None:
-        table = np.zeros(1 << int(4 * max_sites - 1).bit_length(), dtype=np.uint64)
+        table = np.zeros(slots, dtype=np.uint64)
         marks = np.zeros(table.size, dtype=np.int32)
         with np.errstate(over="ignore"):
             kernels.connect(salts[part], threshold(p), np.sort(steps), target, max_sites, table, marks, distances[part])
@@ -215,8 +223,10 @@ def lattice(
 
     Raises
     ------
+    TypeError
+        If an argument is of another kind.
     ValueError
-        If the neighbourhood is unknown, or has too many sites.
+        If a number is below 1, or the neighbourhood is unknown or has too many sites.
     """
     salts, steps, _ = _generators(dimension, n_samples, rng, neighbourhood)
     return salts, steps
@@ -226,40 +236,59 @@ def _generators(
     dimension: int, n_samples: int, rng: np.random.Generator, neighbourhood: Neighbourhood
 ) -> tuple[Words, Words, Words]:
     """Return salts, the steps to all neighbours, and the steps along the axes."""
+    dimension = arguments.check_whole("dimension", dimension, least=1)
+    n_samples = arguments.check_whole("n_samples", n_samples, least=1)
+    arguments.check_generator("rng", rng)
+    arguments.check_choice("neighbourhood", neighbourhood, get_args(Neighbourhood))
+    if neighbourhood == "corner" and dimension > 12:
+        raise ValueError(f"dimension must be at most 12 for the 3^d - 1 neighbours at a corner, got {dimension}")
+    arguments.check_memory("dimension", dimension, 80 * dimension)
+    arguments.check_memory("n_samples", n_samples, 16 * n_samples)
     salts = rng.integers(0, 2**64, size=n_samples, dtype=np.uint64)
     forward = rng.integers(0, 2**64, size=dimension, dtype=np.uint64) | np.uint64(1)
     if neighbourhood == "face":
         return salts, np.concatenate([forward, ~forward + np.uint64(1)]), forward
-    if neighbourhood != "corner":
-        raise ValueError(f"neighbourhood must be face or corner, got {neighbourhood}")
-    if dimension > 12:
-        raise ValueError(f"dimension must be at most 12 for the 3^d - 1 neighbours at a corner, got {dimension}")
     moves = np.array(list(itertools.product((0, 1, -1), repeat=dimension))[1:], dtype=np.int64)
     return salts, (moves.astype(np.uint64) * forward).sum(axis=1, dtype=np.uint64), forward
 
 
-def _in_threads(work: Callable[[slice], T], n_samples: int, n_workers: int | None) -> list[T]:
-    """Call ``work`` with as many parts of the samples as there are workers, side by side."""
-    count = min(n_workers or os.cpu_count() or 1, n_samples)
+def _in_threads(work: Callable[[slice], T], n_samples: int, count: int) -> list[T]:
+    """Call ``work`` with ``count`` parts of the samples, side by side."""
     ends = [n_samples * i // count for i in range(count + 1)]
     parts = [slice(*ends[i : i + 2]) for i in range(count)]
     return list(joblib.Parallel(n_jobs=count, backend="threading")(joblib.delayed(work)(part) for part in parts))
 
 
 def threshold(p: float) -> np.uint64:
-    """Return the 64-bit word below which a mixed word means occupied; exact to 2^-64 (p = 1: all words but one)."""
-    return np.uint64(min(int(p * 2.0**64), 2**64 - 1))
+    """Return the 64-bit word below which a mixed word means occupied; exact to 2^-64 (p = 1: all words but one).
+
+    Raises
+    ------
+    TypeError
+        If p is no number.
+    ValueError
+        If p lies outside [0, 1].
+    """
+    return np.uint64(min(int(arguments.check_probability("p", p) * 2.0**64), 2**64 - 1))
 
 
-def check(p: float, dimension: int, *, n_samples: int, max_sites: int) -> None:
-    """Raise ValueError, naming the argument, unless all of them lie in their ranges."""
-    if not 0 <= p <= 1:
-        raise ValueError(f"p must lie in [0, 1], got {p}")
-    for name, value, least in (("dimension", dimension, 1), ("n_samples", n_samples, 1), ("max_sites", max_sites, 2)):
-        if value != int(value) or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, got {value}")
-    if max_sites > 2**30:  # the hash has four slots a site, and 2^32 at most
-        raise ValueError(f"max_sites must be at most 2^30, got {max_sites}")
+def check(p: float, dimension: int, *, n_samples: int, max_sites: int) -> tuple[float, int, int, int]:
+    """Return the arguments of a growth as plain numbers.
+
+    Raises
+    ------
+    TypeError
+        If one of them is of another kind.
+    ValueError
+        If one of them lies outside its range.
+    """
+    return (
+        arguments.check_probability("p", p),
+        arguments.check_whole("dimension", dimension, least=1),
+        arguments.check_whole("n_samples", n_samples, least=1),
+        # the hash has four slots a site, and 2^32 at most
+        arguments.check_whole("max_sites", max_sites, least=2, most=2**30),
+    )
 
 
 def infinite_probability(growth: Growth, *, z: float = 1.0) -> Proportion:
@@ -267,6 +296,7 @@ def infinite_probability(growth: Growth, *, z: float = 1.0) -> Proportion:
 
     The value is too large by the finite clusters among them, at most its ``truncation_bound``.
     """
+    arguments.check_kind("growth", growth, Growth)
     stopped = int(np.count_nonzero(growth.sizes == growth.max_sites))
     low, high = wilson_interval(stopped, growth.sizes.size, z=z)
     return Proportion(value=stopped / growth.sizes.size, low=low, high=high, truncation_bound=truncation_bound(growth))
@@ -284,12 +314,13 @@ def size_distribution(growth: Growth, sizes: ArrayLike) -> tuple[NDArray[np.floa
 
     Raises
     ------
+    TypeError
+        If a size is no integer.
     ValueError
         If a size lies outside that range.
     """
-    asked = np.asarray(sizes)
-    if asked.size == 0 or asked.min() < 1 or asked.max() > growth.max_sites:
-        raise ValueError(f"sizes must lie in [1, {growth.max_sites}], got {sizes!r}")
+    arguments.check_kind("growth", growth, Growth)
+    asked = arguments.check_integers("sizes", sizes, least=1, most=growth.max_sites)
     n = growth.sizes.size
     share = 1 - np.searchsorted(np.sort(growth.sizes), asked, side="left") / n
     return share, np.sqrt(share * (1 - share) / n)
@@ -304,13 +335,17 @@ def wilson_interval(count: float, n_samples: int, *, z: float) -> tuple[float, f
 
     Raises
     ------
+    TypeError
+        If an argument is no number.
     ValueError
-        If the count lies outside [0, n_samples].
+        If there is no sample, the count lies outside [0, n_samples], or z is negative or not finite.
 
     References
     ----------
     Wilson, J. Am. Stat. Assoc. 22, 209 (1927), DOI 10.1080/01621459.1927.10502953.
     """
+    n_samples = arguments.check_whole("n_samples", n_samples, least=1)
+    count, z = arguments.check_real("count", count), arguments.check_real("z", z, least=0)
     if not 0 <= count <= n_samples:
         raise ValueError(f"count must lie in [0, {n_samples}], got {count}")
     share, width = count / n_samples, z**2 / n_samples
@@ -324,7 +359,15 @@ def window_ratio(dimension: int) -> float:
 
     The Fisher exponent tau: 187/91 in two dimensions (exact), measured values in three to five, 5/2 from six on;
     infinite in one, where there is no transition above which a tail could be cut.
+
+    Raises
+    ------
+    TypeError
+        If the dimension is no whole number.
+    ValueError
+        If it is below 1.
     """
+    dimension = arguments.check_whole("dimension", dimension, least=1)
     exponents = {2: 187 / 91, 3: 2.18906, 4: 2.3135, 5: 1 + 5 / 3.5260}
     if dimension == 1:
         return float("inf")
@@ -351,6 +394,7 @@ def truncation_bound(growth: Growth, *, z: float = 2.0) -> float:
     The first part rests on scaling theory and on a count, so it is a statistical bound, not a proof; the second is
     exact. If the window reaches below one site, the bound is no better than the probability of being finite.
     """
+    arguments.check_kind("growth", growth, Growth)
     finite = growth.sizes < growth.max_sites
     window = finite & (growth.sizes >= growth.max_sites / window_ratio(growth.dimension))
     bound = wilson_interval(int(window.sum()), growth.sizes.size, z=z)[1]

@@ -18,15 +18,20 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from percolation import arguments
+
 
 def n_cells(delta: float) -> int:
     """Return 2/delta, the number of cells of length delta/2 in [0, 1].
 
     Raises
     ------
+    TypeError
+        If delta is no number.
     ValueError
         If 1/delta is not a whole number, as Eq. 4 supposes.
     """
+    delta = arguments.check_real("delta", delta)
     inverse = Fraction(delta).limit_denominator(10**9) if 0 < delta <= 1 else Fraction(2)
     if inverse.numerator != 1:
         raise ValueError(f"delta must be 1/n for a whole number n, got {delta}")
@@ -38,8 +43,10 @@ def intervals(delta: float) -> NDArray[np.float64]:
 
     Raises
     ------
+    TypeError
+        If delta is no number.
     ValueError
-        If 1/delta is not a whole number.
+        If 1/delta is not a whole number, or the intervals take more than all of the memory.
 
     Examples
     --------
@@ -47,6 +54,7 @@ def intervals(delta: float) -> NDArray[np.float64]:
     [[0.0, 0.5], [0.25, 0.75], [0.5, 1.0]]
     """
     cells = n_cells(delta)
+    arguments.check_memory("delta", delta, 32 * cells)
     lowest = np.arange(cells - 1)
     return np.stack([lowest / cells, (lowest + 2) / cells], axis=-1)
 
@@ -63,10 +71,12 @@ def cells(values: ArrayLike, delta: float) -> NDArray[np.int32]:
 
     Raises
     ------
+    TypeError
+        If a value is no number, or some are masked.
     ValueError
         If a value lies outside [0, 1] or 1/delta is not a whole number.
     """
-    known = _unit_interval("values", values)
+    known = arguments.check_probabilities("values", values)
     count = n_cells(delta)
     return np.minimum((known * count).astype(np.int32), count - 1).astype(np.int32)
 
@@ -90,8 +100,10 @@ def carried(lowest: ArrayLike, highest: ArrayLike, delta: float) -> tuple[NDArra
 
     Raises
     ------
+    TypeError
+        If an end is no number, or some are masked.
     ValueError
-        If an end lies outside [0, 1], a range is reversed, or 1/delta is not a whole number.
+        If an end lies outside [0, 1], a range is reversed, the shapes do not fit, or 1/delta is not a whole number.
 
     Examples
     --------
@@ -99,17 +111,11 @@ def carried(lowest: ArrayLike, highest: ArrayLike, delta: float) -> tuple[NDArra
     >>> first.tolist(), last.tolist()
     ([0, 2], [1, 0])
     """
-    low, high = _unit_interval("lowest", lowest), _unit_interval("highest", highest)
+    low, high = arguments.check_probabilities("lowest", lowest), arguments.check_probabilities("highest", highest)
+    low, high = arguments.check_broadcast("lowest", low, "highest", high)
     if np.any(low > high):
         raise ValueError("lowest must be at most highest, got a reversed range")
     count = n_cells(delta)
     first = np.maximum(np.ceil(high * count).astype(np.int64) - 2, 0)
     last = np.minimum(np.floor(low * count).astype(np.int64), count - 2)
     return first, last
-
-
-def _unit_interval(name: str, values: ArrayLike) -> NDArray[np.float64]:
-    known = np.asarray(values, dtype=np.float64)
-    if not np.all((known >= 0) & (known <= 1)):
-        raise ValueError(f"{name} must lie in [0, 1], got {known[~((known >= 0) & (known <= 1))].flat[0]}")
-    return known

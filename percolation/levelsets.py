@@ -32,7 +32,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from percolation import fields, sweep, threshold
+from percolation import arguments, fields, sweep, threshold
 from percolation.campaign import Arrays, Experiment
 
 Floats = NDArray[np.float64]
@@ -131,6 +131,8 @@ def wrapping_densities(field: Floats) -> Floats:
 
     Raises
     ------
+    TypeError
+        If the values are no numbers, or some are masked.
     ValueError
         If a value is nan, or the lattice is too small or too large for :func:`percolation.sweep.wrapping_in_order`.
 
@@ -140,7 +142,7 @@ def wrapping_densities(field: Floats) -> Floats:
     >>> (9 * wrapping_densities(field)).round().tolist()
     [[3.0, 5.0], [5.0, 7.0]]
     """
-    field = np.asarray(field)
+    field = arguments.check_numbers("field", field)
     if np.isnan(field).any():
         raise ValueError("field must hold numbers, got nan")
     order = np.argsort(field, axis=None)
@@ -168,8 +170,10 @@ def extrapolate(
 
     Raises
     ------
+    TypeError
+        If an argument holds no numbers.
     ValueError
-        If there are fewer than four lengths.
+        If there are fewer than four lengths, they do not rise, numbers of them do not match, or one is out of range.
 
     Notes
     -----
@@ -178,13 +182,30 @@ def extrapolate(
     other extrapolation leaves out the smaller half of the lengths and B; by as much as the squared difference exceeds
     its own variance, it adds to the squared error. A wrong nu is not in the error: :func:`exponent_part`.
     """
-    if lengths.size < _LEAST_LENGTHS:
-        raise ValueError(f"lengths must be at least {_LEAST_LENGTHS}, got {lengths.size}")
-    x = lengths.astype(np.float64) ** (-1 / nu)
-    shape = (n_fields[:, None, None] * covariances / x[:, None, None] ** 2).sum(axis=0) / n_fields.sum()
-    inverse = scipy.linalg.block_diag(*(n * np.linalg.inv(shape * u**2) for n, u in zip(n_fields, x, strict=True)))
-    scatter = scipy.linalg.block_diag(*(cov / n for n, cov in zip(n_fields, covariances, strict=True)))
-    d = means.shape[1]
+    sides = arguments.check_reals("lengths", lengths, least=1, ndim=1)
+    means = arguments.check_reals("means", means, ndim=2)
+    covariances = arguments.check_reals("covariances", covariances, ndim=3)
+    counts = arguments.check_reals("n_fields", n_fields, least=1, ndim=1)
+    nu = arguments.check_real("nu", nu, above=0)
+    if sides.size < _LEAST_LENGTHS:
+        raise ValueError(f"lengths must be at least {_LEAST_LENGTHS}, got {sides.size}")
+    if np.any(np.diff(sides) <= 0):
+        raise ValueError(f"lengths must rise, got {arguments.shown(sides)}")
+    n, d = sides.size, means.shape[1]
+    if d == 0 or (len(means), counts.size, covariances.shape) != (n, n, (n, d, d)):
+        raise ValueError(
+            f"means, n_fields and covariances must be ({n}, d), ({n},) and ({n}, d, d), got shapes {means.shape}, "
+            f"{counts.shape} and {covariances.shape}"
+        )
+    least = float(np.linalg.eigvalsh(covariances).min())
+    if not least > 0:
+        raise ValueError(f"covariances must be positive definite, got one with the eigenvalue {least:.3g}")
+    x = np.asarray(sides ** (-1 / nu), dtype=np.float64)
+    if not (x[-1] > 1e-30 and x[-1] < (1 - 1e-6) * x[0]):
+        raise ValueError(f"nu must tell the lengths apart by their powers -1/nu, got {nu:g}")
+    shape = (counts[:, None, None] * covariances / x[:, None, None] ** 2).sum(axis=0) / counts.sum()
+    inverse = scipy.linalg.block_diag(*(n * np.linalg.inv(shape * u**2) for n, u in zip(counts, x, strict=True)))
+    scatter = scipy.linalg.block_diag(*(cov / n for n, cov in zip(counts, covariances, strict=True)))
     is_used = np.ones(x.size, dtype=np.bool_)
     weights = _weights(x, d, inverse, (1, 2), is_used)
     is_used[: x.size // 2] = False
@@ -228,7 +249,16 @@ def tasks(settings: Settings) -> dict[str, Batch]:
 
 
 def torus_lengths(settings: Settings, dimension: int) -> tuple[int, ...]:
-    """Return the lengths of the tori of one dimension."""
+    """Return the lengths of the tori of one dimension.
+
+    Raises
+    ------
+    TypeError
+        If the dimension is no whole number.
+    ValueError
+        If there is none in this dimension.
+    """
+    dimension = arguments.check_whole("dimension", dimension, least=min(LENGTHS), most=max(LENGTHS))
     return tuple(length for length in LENGTHS[dimension] if length**dimension <= settings.max_sites)
 
 

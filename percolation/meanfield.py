@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from percolation import arguments
+
 Floats = NDArray[np.float64]
 
 
@@ -160,8 +162,15 @@ def pair_disconnected(disconnected: ArrayLike) -> Floats:
     ----------
     disconnected : array_like
         Q, in [0, 1]: the ``disconnected`` of a :class:`Survival`, or an estimate.
+
+    Raises
+    ------
+    TypeError
+        If Q is no number.
+    ValueError
+        If Q lies outside [0, 1].
     """
-    lost = np.asarray(disconnected, dtype=np.float64)
+    lost = arguments.check_probabilities("disconnected", disconnected)
     return lost * (2 - lost)
 
 
@@ -305,19 +314,9 @@ def _survival(u: Floats, far: Floats, log_far: Floats) -> Survival:
 
 
 def _mean(q: ArrayLike) -> Floats:
-    mean = np.asarray(q, dtype=np.float64)
-    is_good = np.isfinite(mean) & (mean >= 0)
-    if not np.all(is_good):
-        raise ValueError(f"q must be finite and at least 0, got {mean[~is_good].flat[0]}")
-    return mean
+    return arguments.check_reals("q", q, least=0)
 
 
 def _checked(p: ArrayLike, n: ArrayLike, *, least: int) -> tuple[Floats, Floats]:
-    chance, count = np.asarray(p, dtype=np.float64), np.asarray(n, dtype=np.float64)
-    if not np.all((chance >= 0) & (chance <= 1)):
-        raise ValueError(f"p must lie in [0, 1], got {chance[~((chance >= 0) & (chance <= 1))].flat[0]}")
-    is_good = np.isfinite(count) & (count >= least)
-    if not np.all(is_good):
-        value = count[~is_good].flat[0]
-        raise ValueError(f"the number of neighbours must be finite and at least {least}, got {value:g}")
-    return chance, count
+    chance, count = arguments.check_probabilities("p", p), arguments.check_reals("n_neighbours", n, least=least)
+    return arguments.check_broadcast("p", chance, "n_neighbours", count)

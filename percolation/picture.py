@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 from pydantic import BaseModel, ConfigDict, Field
 
-from percolation import clusters
+from percolation import arguments, clusters
 from percolation.campaign import Arrays, Experiment
 
 Length = Annotated[int, Field(ge=1)]
@@ -39,6 +39,7 @@ def tasks(settings: Settings) -> dict[str, tuple[int, ...]]:
     """Return the one task: the lattice's shape."""
     if math.prod(settings.shape) > 10**9:
         raise ValueError(f"shape must have at most 10^9 sites, got {math.prod(settings.shape)}")
+    arguments.check_memory("shape", settings.shape, 14 * math.prod(settings.shape))
     return {"lattice": settings.shape}
 
 
@@ -50,8 +51,7 @@ def memory(settings: Settings) -> float:
 def run_task(settings: Settings, task: tuple[int, ...], seeds: np.random.SeedSequence) -> Arrays:
     """Occupy the sites and rank their clusters by size: 0 for empty sites, 1 for the largest cluster, and so on."""
     rng = np.random.default_rng(seeds)
-    labels = np.where(rng.random(task) < settings.p, 0, -1).astype(np.int8)
-    found = clusters.label_clusters(labels, periodic=settings.periodic)
+    found = clusters.label_clusters(rng.random(task) < settings.p, periodic=settings.periodic)
     order = np.argsort(-found.sizes, kind="stable")
     ranks = np.empty(found.sizes.size + 1, dtype=np.int32)
     ranks[order] = np.arange(1, found.sizes.size + 1)

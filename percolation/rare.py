@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from percolation import finite_clusters, growth, meanfield
+from percolation import arguments, finite_clusters, growth, meanfield
 from percolation._kernels import growth as kernels
 
 
@@ -67,6 +67,8 @@ def finite_probability(
 
     Raises
     ------
+    TypeError
+        If an argument is of another kind.
     ValueError
         If an argument lies outside its range.
     RuntimeError
@@ -78,11 +80,13 @@ def finite_probability(
     Stopped clusters count zero. As in :func:`percolation.growth.truncation_bound`, their true share is at most the
     weight found in the window of sizes below ``max_sites``, plus what one unseen cluster there could weigh.
     """
-    growth.check(p, dimension, n_samples=n_samples, max_sites=max_sites)
+    p, dimension, n_samples, max_sites = growth.check(p, dimension, n_samples=n_samples, max_sites=max_sites)
+    arguments.check_generator("rng", rng)
     if p == 1:
         raise ValueError("p must lie below 1: at p = 1 there are no finite clusters")
-    if dimension < 2 or n_samples < 2:
-        raise ValueError(f"dimension and n_samples must be at least 2, got {dimension} and {n_samples}")
+    for name, number in (("dimension", dimension), ("n_samples", n_samples)):
+        arguments.check_whole(name, number, least=2)
+    arguments.check_memory("n_samples", n_samples, 80 * n_samples)
     if (2 * dimension - 1) * p <= 1:  # a site's later neighbours are at most 2d - 1: no infinite cluster
         return FiniteProbability(
             value=1.0,

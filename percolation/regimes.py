@@ -25,7 +25,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from percolation import animals, clusters, finite_clusters, meanfield, scaling, threshold
+from percolation import animals, arguments, clusters, finite_clusters, meanfield, scaling, threshold
 from percolation.campaign import Arrays, Experiment
 
 Floats = NDArray[np.float64]
@@ -105,7 +105,16 @@ class Point:
 
 
 def threshold_of(dimension: int) -> float:
-    """Return p_c of Z^d for sites: the published value where there is one, the series in 1/(2d - 1) beyond."""
+    """Return p_c of Z^d for sites: the published value where there is one, the series in 1/(2d - 1) beyond.
+
+    Raises
+    ------
+    TypeError
+        If the dimension is no whole number.
+    ValueError
+        If it is below 2.
+    """
+    dimension = arguments.check_whole("dimension", dimension, least=2)
     published = threshold.PUBLISHED["site"]
     return published[dimension][0] if dimension in published else threshold.series(dimension)
 
@@ -149,8 +158,7 @@ def _corners(settings: Settings, task: Point, rng: np.random.Generator) -> Array
     n_cubes = int(np.clip(settings.corner_sites >> task.dimension, 8, 2000))
     occupied, outside = np.zeros((2, n_cubes))
     for i in range(n_cubes):
-        labels = np.where(rng.random(shape) < task.p, 0, -1).astype(np.int8)
-        sizes = clusters.label_clusters(labels).sizes
+        sizes = clusters.label_clusters(rng.random(shape) < task.p).sizes
         occupied[i] = sizes.sum()
         outside[i] = occupied[i] - sizes.max(initial=0)
     share = outside.sum() / occupied.sum()
@@ -231,7 +239,13 @@ def miss(dataset: xr.Dataset, theory: str) -> tuple[xr.DataArray, xr.DataArray, 
         What the experiment collected.
     theory : str
         A name of ``THEORIES``.
+
+    Raises
+    ------
+    ValueError
+        If the name is none of these.
     """
+    arguments.check_choice("theory", theory, list(THEORIES))
     low, high = dataset["low"].clip(min=np.finfo(np.float64).tiny), dataset["high"].clip(max=1)
     ratios = (dataset[theory] / dataset["finite"], dataset[theory] / high, dataset[theory] / low)
     found, lowest, highest = (xr.apply_ufunc(np.log, ratio) for ratio in ratios)

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from pydantic import BaseModel, ConfigDict, Field
 
-from percolation import threshold
+from percolation import arguments, threshold
 from percolation.campaign import Arrays, Experiment
 
 KINDS: tuple[threshold.Kind, ...] = ("site", "bond")
@@ -120,6 +120,7 @@ def first_dimensions(dataset: xr.Dataset, *, z: float = 3.0) -> list[dict[str, i
     ``first`` is None where the thresholds at hand do not decide: where 1/K lies within ``z`` standard errors of one of
     them, or a dimension is missing; ``expected`` is floor(K/2) + 2.
     """
+    z = arguments.check_real("z", z, least=0)
     sites = dataset.sel(kind="site")
     found = []
     for k in range(2, 24):

@@ -13,16 +13,16 @@ Newman, Ziff, Phys. Rev. E 64, 016706 (2001), DOI 10.1103/PhysRevE.64.016706.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import joblib
 import numpy as np
 import scipy.special
 from numpy.typing import ArrayLike, NDArray
 
+from percolation import arguments
 from percolation._kernels import sweep as kernels
 
 Floats = NDArray[np.float64]
@@ -95,14 +95,14 @@ def sweep(
     seeds : numpy.random.SeedSequence
         A child for each run.
     n_workers : int, optional
-        Runs under way at once, in threads; one a core by default. Changes no number.
+        Runs under way at once, in threads, 1 to 1024; one a core by default. Changes no number.
 
     Raises
     ------
     TypeError
-        If a length is not an integer.
+        If an argument is of another kind.
     ValueError
-        If an argument lies outside its range.
+        If an argument lies outside its range, or the runs would need more than all of the memory.
 
     Notes
     -----
@@ -115,21 +115,20 @@ def sweep(
     >>> found.largest.mean.tolist()
     [0.0, 1.0]
     """
-    chances = np.atleast_1d(np.asarray(p, dtype=np.float64))
+    chances = np.atleast_1d(arguments.check_probabilities("p", p))
     if chances.ndim != 1:
         raise ValueError(f"p must be one number or a row of numbers, got shape {chances.shape}")
-    if not np.all((chances >= 0) & (chances <= 1)):
-        raise ValueError(f"p must lie in [0, 1], got {chances[~((chances >= 0) & (chances <= 1))][0]}")
-    _check(kind, n_runs, n_workers, least=2)
     lengths, axes = _lattice(shape, periodic)
-    elements = bonds(lengths, axes) if kind == "bond" else np.arange(lengths.prod(), dtype=np.int32)
+    n_runs, n_workers = _check(kind, lengths, n_runs, seeds, n_workers, least=2)
+    arguments.check_memory("p", chances, 150 * chances.size * math.isqrt(int(lengths.prod()) * lengths.size))
+    elements = _bonds(lengths, axes) if kind == "bond" else np.arange(lengths.prod(), dtype=np.int32)
     weights = [binomial(elements.size, chance) for chance in chances]
 
     def one(seed: np.random.SeedSequence) -> Floats:
         states = _run(elements.copy(), kind == "bond", lengths, axes, rng=np.random.default_rng(seed), to_end=True)
         return _canonical(states, int(lengths.prod()), weights)
 
-    workers = joblib.Parallel(n_jobs=n_workers or os.cpu_count() or 1, backend="threading")
+    workers = joblib.Parallel(n_jobs=n_workers, backend="threading")
     runs = np.stack(workers(joblib.delayed(one)(seed) for seed in seeds.spawn(n_runs)))
     mean, error = runs.mean(axis=0), runs.std(axis=0, ddof=1) / np.sqrt(n_runs)
     estimates = [Estimate(mean=mean[i], standard_error=error[i]) for i in range(3)]
@@ -143,8 +142,20 @@ def sweep(
     )
 
 
-def bonds(shape: NDArray[np.int64], periodic: NDArray[np.bool_]) -> NDArray[np.integer]:
-    """Return the bonds of a lattice: d times the site in C order, plus the axis along which it leads."""
+def bonds(shape: Sequence[int], periodic: bool | Sequence[bool]) -> NDArray[np.integer]:
+    """Return the bonds of a lattice: d times the site in C order, plus the axis along which it leads.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As for the lattice of :func:`sweep`.
+    """
+    lengths, axes = _lattice(shape, periodic)
+    arguments.check_memory("shape", tuple(shape), 16 * lengths.size * int(lengths.prod()))
+    return _bonds(lengths, axes)
+
+
+def _bonds(shape: NDArray[np.int64], periodic: NDArray[np.bool_]) -> NDArray[np.integer]:
     n_axes = shape.size
     dtype = np.int32 if n_axes * int(shape.prod()) < 2**31 else np.int64
     sites = np.arange(shape.prod(), dtype=dtype).reshape(shape)
@@ -176,7 +187,7 @@ def wrapping(
     seeds : numpy.random.SeedSequence
         A child for each run.
     n_workers : int, optional
-        Runs under way at once, in threads; one a core by default. Changes no number.
+        Runs under way at once, in threads, 1 to 1024; one a core by default. Changes no number.
 
     Returns
     -------
@@ -187,9 +198,9 @@ def wrapping(
     Raises
     ------
     TypeError
-        If a length is not an integer.
+        If an argument is of another kind.
     ValueError
-        If an argument lies outside its range.
+        If an argument lies outside its range, or the runs would need more than all of the memory.
 
     Notes
     -----
@@ -201,15 +212,15 @@ def wrapping(
     >>> wrapping((3,), n_runs=2, seeds=np.random.SeedSequence(0), n_workers=1).tolist()
     [[3], [3]]
     """
-    _check(kind, n_runs, n_workers, least=1)
     lengths, axes = _lattice(shape, True)
-    elements = bonds(lengths, axes) if kind == "bond" else np.arange(lengths.prod(), dtype=np.int32)
+    n_runs, n_workers = _check(kind, lengths, n_runs, seeds, n_workers, least=1)
+    elements = _bonds(lengths, axes) if kind == "bond" else np.arange(lengths.prod(), dtype=np.int32)
 
     def one(seed: np.random.SeedSequence) -> NDArray[np.int64]:
         rng = np.random.default_rng(seed)
         return _run(elements.copy(), kind == "bond", lengths, axes, rng=rng, to_end=False)[3]
 
-    workers = joblib.Parallel(n_jobs=n_workers or os.cpu_count() or 1, backend="threading")
+    workers = joblib.Parallel(n_jobs=n_workers, backend="threading")
     return np.stack(workers(joblib.delayed(one)(seed) for seed in seeds.spawn(n_runs)))
 
 
@@ -230,9 +241,9 @@ def wrapping_in_order(order: NDArray[np.integer], shape: Sequence[int]) -> NDArr
     Raises
     ------
     TypeError
-        If a length is not an integer.
+        If a length or an entry is not an integer.
     ValueError
-        If a length is below 3, or ``order`` is not one entry a site; that it is a permutation is not checked.
+        If a length is below 3, or ``order`` is no permutation of the sites.
 
     Examples
     --------
@@ -240,48 +251,100 @@ def wrapping_in_order(order: NDArray[np.integer], shape: Sequence[int]) -> NDArr
     [3]
     """
     lengths, axes = _lattice(shape, True)
-    if order.shape != (lengths.prod(),):
-        raise ValueError(f"order must have shape ({lengths.prod()},), got {order.shape}")
-    return _run(order.astype(np.int32), False, lengths, axes, rng=None, to_end=False)[3]
+    n_sites = int(lengths.prod())
+    sites = arguments.check_integers("order", order, least=0, most=n_sites - 1, ndim=1)
+    if sites.size != n_sites:
+        raise ValueError(f"order must have shape ({n_sites},), got {sites.shape}")
+    _check_memory(lengths, False, 1)
+    _check_distinct(sites, n_sites)
+    return _run(sites.astype(np.int32), False, lengths, axes, rng=None, to_end=False)[3]
 
 
-def _check(kind: str, n_runs: int, n_workers: int | None, *, least: int) -> None:
-    if kind not in ("site", "bond"):
-        raise ValueError(f"kind must be site or bond, got {kind}")
-    if not isinstance(n_runs, int | np.integer) or n_runs < least:
-        raise ValueError(f"n_runs must be a whole number of at least {least}, got {n_runs}")
-    if n_workers is not None and n_workers < 1:
-        raise ValueError(f"n_workers must be at least 1, got {n_workers}")
+def _check(
+    kind: Kind,
+    lengths: NDArray[np.int64],
+    n_runs: int,
+    seeds: np.random.SeedSequence,
+    n_workers: int | None,
+    *,
+    least: int,
+) -> tuple[int, int]:
+    """Return how many runs and threads there are, at most one thread a run, all checked."""
+    arguments.check_choice("kind", kind, get_args(Kind))
+    n_runs = arguments.check_whole("n_runs", n_runs, least=least)
+    arguments.check_kind("seeds", seeds, np.random.SeedSequence)
+    n_workers = min(arguments.check_workers(n_workers), n_runs)
+    # a child of the seed, and the numbers that a run comes to
+    arguments.check_memory("n_runs", n_runs, 500 * n_runs)
+    _check_memory(lengths, kind == "bond", n_workers)
+    return n_runs, n_workers
+
+
+def _check_memory(lengths: NDArray[np.int64], by_bond: bool, n_workers: int) -> None:
+    each = 20 + 20 * lengths.size if by_bond else 40
+    arguments.check_memory("shape", tuple(lengths.tolist()), n_workers * each * int(lengths.prod()))
+
+
+def _check_distinct(order: NDArray[np.int64], n_elements: int) -> None:
+    """Raise ValueError if an entry of ``order``, all below ``n_elements``, is there twice."""
+    is_there = np.zeros(n_elements, dtype=np.bool_)
+    is_there[order] = True
+    if np.count_nonzero(is_there) < order.size:
+        known = np.sort(order)
+        raise ValueError(f"order must hold each entry once, got {known[1:][known[1:] == known[:-1]][0]} twice")
 
 
 def _lattice(shape: Sequence[int], periodic: bool | Sequence[bool]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return the lengths of the axes and whether each is periodic, checked."""
-    lengths = tuple(shape)
-    if not all(isinstance(length, int | np.integer) for length in lengths):
-        raise TypeError(f"shape must be integers, got {lengths}")
-    axes = [periodic] * len(lengths) if isinstance(periodic, bool) else list(periodic)
+    lengths = arguments.check_shape("shape", shape)
+    axes = arguments.check_axes("periodic", periodic, len(lengths))
     if len(lengths) > 15:
         raise ValueError(f"shape must have at most 15 axes, got {len(lengths)}")
-    if len(lengths) == 0 or min(lengths) < 1:
-        raise ValueError(f"shape must have at least one axis and one site along each, got {lengths}")
-    if len(axes) != len(lengths):
-        raise ValueError(f"periodic must be one bool or {len(lengths)}, got {len(axes)}")
     if any(around and length < 3 for around, length in zip(axes, lengths, strict=True)):
         raise ValueError(f"shape must be at least 3 along a periodic axis, got {lengths}")
     if math.prod(lengths) > 2**31 - 2:
         raise ValueError(f"shape must have at most 2^31 - 2 sites, got {math.prod(lengths)}")
-    return np.array(lengths, dtype=np.int64), np.array(axes, dtype=np.bool_)
+    return np.array(lengths, dtype=np.int64), axes
 
 
 def microcanonical(
-    order: NDArray[np.integer], by_bond: bool, shape: NDArray[np.int64], periodic: NDArray[np.bool_]
+    order: NDArray[np.integer], by_bond: bool, shape: Sequence[int], periodic: bool | Sequence[bool]
 ) -> States:
     """Return the states of the run that occupies sites, or bonds, in ``order``.
 
     These are the largest and second largest cluster and the sum of s^2 over all but the largest at every n = 0 .. M,
     and the n at which each axis is first crossed, M + 1 if it never is.
+
+    Parameters
+    ----------
+    order : array of int, shape (M,)
+        Sites in C order, or bonds as :func:`bonds` numbers them, each at most once; not all need be there.
+    by_bond : bool
+        Whether bonds are occupied.
+    shape, periodic
+        The lattice, as for :func:`sweep`.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of another kind.
+    ValueError
+        If an entry is no site, or no bond, of the lattice, or is there twice; or as for :func:`sweep`.
     """
-    return _run(order, by_bond, shape, periodic, rng=None, to_end=True)
+    lengths, axes = _lattice(shape, periodic)
+    arguments.check_kind("by_bond", by_bond, bool)
+    n_elements = int(lengths.prod()) * (lengths.size if by_bond else 1)
+    elements = arguments.check_integers("order", order, least=0, most=n_elements - 1, ndim=1)
+    _check_memory(lengths, by_bond, 1)
+    if by_bond:
+        is_bond = np.zeros(n_elements, dtype=np.bool_)
+        is_bond[_bonds(lengths, axes)] = True
+        if not is_bond[elements].all():
+            missing = int(elements[~is_bond[elements]][0])
+            raise ValueError(f"order must hold bonds of the lattice, got {missing}, which leads out of an open face")
+    _check_distinct(elements, n_elements)
+    dtype = np.int32 if n_elements < 2**31 else np.int64
+    return _run(elements.astype(dtype), by_bond, lengths, axes, rng=None, to_end=True)
 
 
 def _run(
@@ -383,7 +446,16 @@ def binomial(n: int, p: float) -> tuple[int, Floats]:
     """Return the binomial distribution B(n, k, p) where it is above 1e-18 or so: its first k, and the values.
 
     The values sum to 1; what is cut off on either side is below 1e-15.
+
+    Raises
+    ------
+    TypeError
+        If n is no whole number, or p no number.
+    ValueError
+        If n is negative or above 2^53, p lies outside [0, 1], or the values need more than all of the memory.
     """
+    n, p = arguments.check_whole("n", n, least=0, most=2**53), arguments.check_probability("p", p)
+    arguments.check_memory("n", n, 40 * (20 * math.isqrt(n) + 30))
     spread = 9 * np.sqrt(n * p * (1 - p)) + 12
     first, last = max(0, int(n * p - spread)), min(n, int(np.ceil(n * p + spread)))
     k = np.arange(first, last + 1, dtype=np.float64)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import scipy.linalg
@@ -29,7 +29,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from percolation import growth
+from percolation import arguments, growth
 from percolation._kernels import invasion as kernels
 from percolation.campaign import LEAST_TASKS, Arrays, Experiment
 
@@ -105,6 +105,13 @@ class Threshold:
 def series(dimension: int, kind: Kind = "site") -> float:
     """Return the expansion of p_c in 1/(2d - 1) to the sixth order; asymptotic, and of no use below d = 6 or so.
 
+    Raises
+    ------
+    TypeError
+        If the dimension is no whole number.
+    ValueError
+        If it is below 1, or the kind is none of the two.
+
     References
     ----------
     Gaunt, Sykes, Ruskin, J. Phys. A 9, 1899 (1976), DOI 10.1088/0305-4470/9/11/015. Mertens, Moore, Phys. Rev. E 98,
@@ -115,7 +122,8 @@ def series(dimension: int, kind: Kind = "site") -> float:
     >>> round(series(13), 7)
     0.0427122
     """
-    branching = 2 * dimension - 1
+    arguments.check_choice("kind", kind, get_args(Kind))
+    branching = 2 * arguments.check_whole("dimension", dimension, least=1) - 1
     return float(sum(c / branching ** (k + 1) for k, c in enumerate(_SERIES[kind])))
 
 
@@ -133,7 +141,7 @@ def invade(
     ----------
     dimension : int
         d, at least 2.
-    checkpoints : array of int64, shape (n,)
+    checkpoints : array of int, shape (n,)
         Rising, the first at least 1.
     kind : {"site", "bond"}
         What is invaded.
@@ -149,20 +157,21 @@ def invade(
 
     Raises
     ------
+    TypeError
+        If an argument is of another kind.
     ValueError
-        If an argument lies outside its range, or the run would need more than 2^32 slots.
+        If an argument lies outside its range, or the run would need more than 2^32 slots or all of the memory.
 
     Notes
     -----
     Memory is about 10 bytes for every site that could be seen, N (2 d - 1), and 20 for every invaded one; for bonds,
     12 bytes for every invaded one and 20 for every one in the heap, about as many.
     """
-    if dimension != int(dimension) or dimension < 2:
-        raise ValueError(f"dimension must be a whole number of at least 2, got {dimension}")
-    if checkpoints.ndim != 1 or checkpoints.size == 0 or checkpoints[0] < 1 or np.any(np.diff(checkpoints) < 1):
-        raise ValueError(f"checkpoints must rise from at least 1, got {checkpoints}")
-    if kind not in ("site", "bond"):
-        raise ValueError(f"kind must be site or bond, got {kind}")
+    dimension = arguments.check_whole("dimension", dimension, least=2)
+    checkpoints = np.ascontiguousarray(arguments.check_integers("checkpoints", checkpoints, least=1, ndim=1))
+    if checkpoints.size == 0 or np.any(np.diff(checkpoints) < 1):
+        raise ValueError(f"checkpoints must rise from at least 1, got {arguments.shown(checkpoints)}")
+    arguments.check_choice("kind", kind, get_args(Kind))
     if kind == "bond" and neighbourhood != "face":
         raise ValueError(f"neighbourhood must be face for bonds, got {neighbourhood}")
     salts, steps = growth.lattice(dimension, dimension if kind == "bond" else 1, rng, neighbourhood)
@@ -170,6 +179,8 @@ def invade(
     n_slots = _slots(int(checkpoints[-1]), steps.size, kind)
     if n_slots >= 2**32:
         raise ValueError(f"checkpoints must need fewer than 2^32 slots, got {checkpoints[-1]}, which need {n_slots}")
+    heap = 20 * int(checkpoints[-1]) * (1 if kind == "site" else 2)
+    arguments.check_memory("checkpoints", checkpoints[-1], 8 * n_slots + heap)
     table = np.empty(n_slots, dtype=np.uint64)
     with np.errstate(over="ignore"):
         if kind == "site":
@@ -206,8 +217,10 @@ def extrapolate(
 
     Raises
     ------
+    TypeError
+        If an argument is of another kind.
     ValueError
-        If there are too few checkpoints or runs.
+        If there are too few checkpoints or runs, their numbers do not match, or a count is not positive.
 
     Notes
     -----
@@ -217,18 +230,30 @@ def extrapolate(
     of the mean difference exceeds its own variance, it adds to the squared error. In six dimensions logarithms
     multiply the powers: there the error is the least certain.
     """
-    if seen.ndim != 2 or seen.shape[0] < 2 or np.count_nonzero(checkpoints >= 8 * _LEAST) < 3:
+    dimension = arguments.check_whole("dimension", dimension, least=1)
+    columns = arguments.check_reals("checkpoints", checkpoints, least=1, ndim=1)
+    long = arguments.check_reals("seen", seen)
+    beside = None if short is None else arguments.check_reals("short", short, ndim=3)
+    if np.any(np.diff(columns) < 1):
+        raise ValueError(f"checkpoints must rise from at least 1, got {arguments.shown(columns)}")
+    n_used = np.count_nonzero(columns >= 8 * _LEAST)
+    if long.ndim != 2 or long.shape[0] < 2 or n_used < 3:
         raise ValueError(
-            f"seen must have at least two runs and three checkpoints from {8 * _LEAST} on, got {seen.shape[0]} and "
-            f"{np.count_nonzero(checkpoints >= 8 * _LEAST)}"
+            f"seen must have at least two runs and three checkpoints from {8 * _LEAST} on, got shape {long.shape} and "
+            f"{n_used}"
         )
-    columns = checkpoints.astype(np.float64)
-    ratio = checkpoints / seen
+    is_matched = long.shape[1] == columns.size and (beside is None or _are_beside(beside, long))
+    if not is_matched or np.any(long <= 0) or (beside is not None and np.any(beside <= 0)):
+        raise ValueError(
+            f"seen and short must be positive, (n_runs, {columns.size}) and (n_runs, n_short, fewer), got shapes "
+            f"{long.shape} and {None if beside is None else beside.shape}"
+        )
+    ratio = columns / long
     covariance = 1 / np.maximum(columns[:, None], columns[None, :])
-    if short is not None:
-        fewer = columns[: short.shape[2]]
-        covariance = scipy.linalg.block_diag(covariance, covariance[: fewer.size, : fewer.size] / short.shape[1])
-        ratio = np.concatenate([ratio, (fewer / short).mean(axis=1)], axis=1)
+    if beside is not None:
+        fewer = columns[: beside.shape[2]]
+        covariance = scipy.linalg.block_diag(covariance, covariance[: fewer.size, : fewer.size] / beside.shape[1])
+        ratio = np.concatenate([ratio, (fewer / beside).mean(axis=1)], axis=1)
         columns = np.concatenate([columns, fewer])
     drift = _DRIFT.get(dimension, 0.5)
     runs = ratio @ _intercept(columns, covariance, _LEAST, (drift, 2 * drift, 3 * drift))
@@ -241,6 +266,10 @@ def extrapolate(
         standard_error=float(np.sqrt(variance + excess)),
         statistical_error=float(np.sqrt(variance)),
     )
+
+
+def _are_beside(short: NDArray[np.float64], seen: NDArray[np.float64]) -> bool:
+    return bool(short.shape[0] == seen.shape[0] and short.shape[1] > 0 and 0 < short.shape[2] <= seen.shape[1])
 
 
 def _intercept(
@@ -301,10 +330,21 @@ def invaded_in_a_run(settings: Settings) -> int:
 
 
 def longest_run(dimension: int, kind: Kind, neighbourhood: growth.Neighbourhood = "face") -> int:
-    """Return the power of two, at most 2^23 and at least 2^15, of invaded sites whose hash takes at most 0.8 GB."""
+    """Return the power of two, at most 2^23 and at least 2^15, of invaded sites whose hash takes at most 0.8 GB.
+
+    Raises
+    ------
+    TypeError
+        If the dimension is no whole number.
+    ValueError
+        If it is below 1, or above 12 with neighbours at corners, or a word is none of those known.
+    """
+    arguments.check_choice("kind", kind, get_args(Kind))
+    arguments.check_choice("neighbourhood", neighbourhood, get_args(growth.Neighbourhood))
+    dimension = arguments.check_whole("dimension", dimension, least=1, most=12 if neighbourhood == "corner" else None)
     neighbours = _neighbours(dimension, neighbourhood)
     fits = int(10**8 / _LOAD / (neighbours - 1 if kind == "site" else 1))
-    return min(2**23, max(32 * _LEAST, 1 << fits.bit_length() - 1))
+    return min(2**23, max(32 * _LEAST, 1 << max(fits, 1).bit_length() - 1))
 
 
 def tasks(settings: Settings) -> dict[str, int]:
@@ -313,7 +353,16 @@ def tasks(settings: Settings) -> dict[str, int]:
 
 
 def n_short_runs(invaded: int) -> int:
-    """Return how many short runs stand beside one that invades so many; none beside one that is not much longer."""
+    """Return how many short runs stand beside one that invades so many; none beside one that is not much longer.
+
+    Raises
+    ------
+    TypeError
+        If it is no whole number.
+    ValueError
+        If it is negative.
+    """
+    invaded = arguments.check_whole("invaded", invaded, least=0)
     return invaded // (_SHORT_SHARE * _SHORT)
 
 

@@ -28,6 +28,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from percolation import arguments
+
 Floats = NDArray[np.float64]
 Activation = Literal["tanh", "relu", "erf", "sin"]
 
@@ -38,6 +40,8 @@ _NODES = np.arange(-600, 601) * _STEP  # trapezoidal rule: exact to rounding for
 _RANK_ERROR = 1e-10  # relative: directions of less variance are rounding
 _CHUNK = 1024  # points whose covariances with the landmarks are at hand together
 _N_CHECKED = 1000
+_MOST_LAYERS = 10_000
+_LARGEST_VARIANCE = 1e150
 
 
 def _relu_pair(a: Floats, b: Floats, c: Floats) -> Floats:
@@ -143,7 +147,7 @@ def wide_covariance(
     others : array, shape (m, d), optional
         Inputs y; by default the same as ``points``.
     depth : int
-        Number of weight matrices L, at least 1; with 1 the network is linear.
+        Number of weight matrices L, 1 to 10,000; with 1 the network is linear.
     activation : {"tanh", "relu", "erf", "sin"}
         phi of Eq. 9.
     weight_variance : float
@@ -159,8 +163,11 @@ def wide_covariance(
 
     Raises
     ------
+    TypeError
+        If an argument is of another kind.
     ValueError
-        If an argument lies outside its range, or tanh's series is too slow, from variances of about 200 on.
+        If an argument lies outside its range, a variance passes what a float64 holds, or tanh's series is too slow,
+        from variances of about 200 on.
 
     Notes
     -----
@@ -173,26 +180,33 @@ def wide_covariance(
     >>> wide_covariance(points, depth=2, activation="relu", weight_variance=2.0).round(4).tolist()
     [[1.0, 0.3183], [0.3183, 1.0]]
     """
-    others = points if others is None else others
+    points = arguments.check_reals("points", points)
+    others = points if others is None else arguments.check_reals("others", others)
     if points.ndim != 2 or others.ndim != 2 or points.shape[1] != others.shape[1] or points.shape[1] == 0:
         raise ValueError(
             f"points and others must be rows of equal length, got shapes {points.shape} and {others.shape}"
         )
-    if depth < 1:
-        raise ValueError(f"depth must be at least 1, got {depth}")
-    if activation not in _EXPECTATIONS:
-        raise ValueError(f"activation must be one of {', '.join(_EXPECTATIONS)}, got {activation}")
-    if not (weight_variance > 0 and bias_variance >= 0):
-        raise ValueError(
-            f"weight_variance must be positive and bias_variance at least 0, got {weight_variance} and {bias_variance}"
-        )
+    depth = arguments.check_whole("depth", depth, least=1, most=_MOST_LAYERS)
+    arguments.check_choice("activation", activation, list(_EXPECTATIONS))
+    weight_variance = arguments.check_real("weight_variance", weight_variance, above=0)
+    bias_variance = arguments.check_real("bias_variance", bias_variance, least=0)
+    arguments.check_memory("points", points, 32 * len(points) * len(others))
     expectation = _EXPECTATIONS[activation]
-    a, b = ((rows**2).mean(axis=1) + bias_variance for rows in (points, others))
-    covariance: Floats = points @ others.T / points.shape[1] + bias_variance
-    for _ in range(depth - 1):
-        covariance = weight_variance * expectation.pair(a, b, covariance) + bias_variance
-        a, b = (weight_variance * expectation.square(variances) + bias_variance for variances in (a, b))
+    with np.errstate(over="ignore", invalid="ignore"):
+        a, b = ((rows**2).mean(axis=1) + bias_variance for rows in (points, others))
+        covariance: Floats = points @ others.T / points.shape[1] + bias_variance
+        for _ in range(depth - 1):
+            _check_variances(a, b)
+            covariance = weight_variance * expectation.pair(a, b, covariance) + bias_variance
+            a, b = (weight_variance * expectation.square(variances) + bias_variance for variances in (a, b))
+    _check_variances(a, b)
     return covariance
+
+
+def _check_variances(*variances: Floats) -> None:
+    largest = max(float(some.max(initial=0.0)) for some in variances)
+    if not largest < _LARGEST_VARIANCE:  # the root of two of them is taken of their product
+        raise ValueError(f"points and variances must keep variances below {_LARGEST_VARIANCE:g}, got {largest:g}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,8 +261,8 @@ def sample_wide(
 
     Raises
     ------
-    ValueError
-        If an argument lies outside its range.
+    TypeError, ValueError
+        As for :func:`wide_covariance`; or if the fields take more than all of the memory.
 
     Notes
     -----
@@ -269,8 +283,15 @@ def sample_wide(
     >>> found.values.shape, found.missing < 1e-6
     ((4, 50), True)
     """
-    if n_samples < 1 or n_landmarks < 1:
-        raise ValueError(f"n_samples and n_landmarks must be at least 1, got {n_samples} and {n_landmarks}")
+    n_samples = arguments.check_whole("n_samples", n_samples, least=1)
+    n_landmarks = arguments.check_whole("n_landmarks", n_landmarks, least=1)
+    arguments.check_generator("rng", rng)
+    points = arguments.check_reals("points", points)
+    if points.ndim != 2 or points.size == 0:
+        raise ValueError(f"points must be rows, at least one, got shape {points.shape}")
+    held = min(n_landmarks, len(points))
+    arguments.check_memory("n_samples", n_samples, 8 * n_samples * (len(points) + held))
+    arguments.check_memory("n_landmarks", n_landmarks, 40 * held**2)
 
     def covariance(rows: Floats, columns: Floats) -> Floats:
         return wide_covariance(

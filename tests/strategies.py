@@ -59,9 +59,14 @@ def labelled_lattices(draw: st.DrawFn, *, max_axes: int = 4, max_sites: int = 20
     shape = draw(
         st.lists(st.integers(1, 7), min_size=1, max_size=max_axes).filter(lambda s: int(np.prod(s)) <= max_sites)
     )
-    labels = draw(hnp.arrays(np.int16, tuple(shape), elements=st.integers(-1, 3)))
+    labels = draw(hnp.arrays(np.int16, tuple(shape), elements=st.integers(-1, 3)).filter(_is_no_mask))
     periodic = tuple(draw(st.lists(st.booleans(), min_size=len(shape), max_size=len(shape))))
     return LabelledLattice(labels=labels, periodic=periodic, reach=draw(st.integers(0, 1)))
+
+
+def _is_no_mask(labels: np.ndarray) -> bool:
+    """Zeros and ones alone, both of them, may be a mask or labels, and are refused."""
+    return (int(labels.min()), int(labels.max())) != (0, 1)
 
 
 def deltas() -> st.SearchStrategy[float]:
@@ -197,7 +202,8 @@ def dense_lattices(draw: st.DrawFn, *, max_axes: int = 3, max_sites: int = 150) 
         st.lists(st.integers(1, 9), min_size=1, max_size=max_axes).filter(lambda s: int(np.prod(s)) <= max_sites)
     )
     top = draw(st.integers(0, 2))
-    labels = draw(hnp.arrays(np.int8, tuple(shape), elements=st.sampled_from([-1, *range(top + 1), 0])))
+    elements = st.sampled_from([-1, *range(top + 1), 0])
+    labels = draw(hnp.arrays(np.int8, tuple(shape), elements=elements).filter(_is_no_mask))
     periodic = tuple(draw(st.sampled_from([True, True, False])) for _ in shape)
     return LabelledLattice(labels=labels, periodic=periodic, reach=draw(st.integers(0, 1)))
 

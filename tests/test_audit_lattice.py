@@ -20,7 +20,7 @@ from percolation._audit import lattice_checks
 def test_a_further_dimension_never_disconnects(lattice, seed):
     layer = np.random.default_rng(seed).integers(-1, 4, lattice.labels.shape).astype(np.int16)
     below = clusters.label_clusters(lattice.labels)
-    above = clusters.label_clusters(np.stack([layer, lattice.labels, layer]))
+    above = clusters.label_clusters(np.ma.stack([layer, lattice.labels, layer]))
     numbers, higher = below.numbers.ravel(), above.numbers[1].ravel()
     for cluster in range(below.sizes.size):
         assert len(set(higher[numbers == cluster])) == 1

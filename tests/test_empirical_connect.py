@@ -142,6 +142,49 @@ def test_the_threshold_must_be_below_delta():
         )
 
 
+@pytest.mark.parametrize(
+    "change, error, message",
+    [
+        ({"targets": torch.tensor([-100])}, ValueError, "targets must be classes from 0 on, got -100"),
+        ({"targets": torch.tensor([2])}, ValueError, "targets must be classes from 0 to 1, got 2"),
+        ({"targets": 0}, TypeError, r"targets must be a tensor of int64, shape \(1,\), got 0 \(int\)"),
+        ({"delta": float("nan")}, ValueError, "delta must be at least 0 and finite, got nan"),
+        ({"delta": float("inf")}, ValueError, "delta must be at least 0 and finite, got inf"),
+        ({"threshold": -1.0}, ValueError, "threshold must be at least 0 and finite, got -1.0"),
+        ({"learning_rate": float("nan")}, ValueError, "learning_rate must be at least 0 and finite, got nan"),
+        ({"mse": -1.0}, ValueError, "mse must be at least 0 and finite, got -1.0"),
+        ({"high_frequency": float("nan")}, ValueError, "high_frequency must be at least 0 and finite, got nan"),
+        ({"max_rounds": -1}, ValueError, "max_rounds must be a whole number from 0 to 30, got -1"),
+        ({"max_rounds": 10**9}, ValueError, "max_rounds must be a whole number from 0 to 30, got 1000000000"),
+        ({"max_iterations": -1}, ValueError, "max_iterations must be a whole number of at least 0, got -1"),
+        ({"projection": "stpe"}, ValueError, "projection must be step or gradient, got stpe"),
+        ({"precision": "float16"}, ValueError, "precision must be float32 or bfloat16, got float16"),
+        (
+            {"starts": torch.zeros(1, 48)},
+            ValueError,
+            r"starts must be images \(n, c, h, w\), one or more, got shape \(1, 48",
+        ),
+        (
+            {"starts": torch.zeros(1, 3, 4, 4).long()},
+            TypeError,
+            "starts must be floating-point numbers, got torch.int64: e",
+        ),
+        (
+            {"ends": torch.zeros(1, 3, 4, 5)},
+            ValueError,
+            r"ends must be \(1, 3, 4, 4\) of torch.float32 on cpu as the other",
+        ),
+        ({"n_points": 64.0}, TypeError, r"n_points must be a whole number of at least 2, got 64.0 \(float\)"),
+    ],
+)
+def test_what_would_end_in_garbage_or_within_torch_is_refused(change, error, message):
+    """Whether or not there is a barrier, for which alone some of it is used."""
+    starts = _ends(1)[0]
+    given = {"starts": starts, "ends": starts + 0.01, "targets": torch.tensor([0]), "max_rounds": 1} | OPTIONS
+    with pytest.raises(error, match=message):
+        connect.connect(_Ridge(), **(given | change))
+
+
 def test_the_network_and_the_ends_stay_as_they_were():
     network = models.build("convnet", generator=torch.Generator().manual_seed(0)).train()
     starts, ends = torch.randn(2, 1, 3, 32, 32, generator=torch.Generator().manual_seed(0))

@@ -147,7 +147,7 @@ def test_hidden_layers_of_a_wide_network_carry_the_wide_covariance(activation):
 @pytest.mark.parametrize(
     "cells, n_cells, message",
     [
-        ([0, 1], 1, "n_cells must be at least 2, got 1"),
+        ([0, 1], 1, "n_cells must be a whole number from 2 to 2147483648, got 1"),
         ([0, 4], 4, "cells must be one or more in 0 to 3, got 0 to 4"),
         ([-1, 2], 4, "cells must be one or more in 0 to 3, got -1 to 2"),
         ([], 4, "cells must be one or more in 0 to 3, got none to none"),
@@ -156,3 +156,50 @@ def test_hidden_layers_of_a_wide_network_carry_the_wide_covariance(activation):
 def test_what_is_out_of_range_is_refused(cells, n_cells, message):
     with pytest.raises(ValueError, match=message):
         lattice_models.connect_cubes(np.array(cells, dtype=np.int8), n_cells)
+
+
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda rng: lattice_models.connect_cubes([0, 2**62], 4), ValueError, f"cells must be one .* got 0 to {2**62}"),
+        (lambda rng: lattice_models.connect_cubes([0.0, 1.0], 4), TypeError, "cells must be integers, got float64"),
+        (
+            lambda rng: lattice_models.independent((2, 2), [0, 0], rng),
+            ValueError,
+            "counts must be up to 128 .* of sum 0",
+        ),
+        (
+            lambda rng: lattice_models.independent((2,), [1] * 129, rng),
+            ValueError,
+            "counts must be up to 128 .* got 129",
+        ),
+        (lambda rng: lattice_models.independent((2,), [2, -1], rng), ValueError, "counts must be whole numbers from 0"),
+        (lambda rng: lattice_models.independent((0, 2), [1], rng), ValueError, "shape must have at least one axis"),
+        (lambda rng: lattice_models.independent((10**9,) * 2, [1], rng), ValueError, "shape must fit .*, which takes"),
+        (lambda rng: lattice_models.shuffled(np.zeros(3), 0), TypeError, "rng must be a numpy.random.Generator, got 0"),
+        (
+            lambda rng: lattice_models.covariance_error(3, LatticeNetwork(), 2, rng),
+            TypeError,
+            "network must be torch's Seq",
+        ),
+        (
+            lambda rng: lattice_models.mean_field([0.0], 2, 2),
+            ValueError,
+            r"shares must be one a label, some .* \[0.0\]",
+        ),
+        (
+            lambda rng: lattice_models.covariance_error(nn.Sequential(), LatticeNetwork(), 2**40, rng),
+            ValueError,
+            "dimension must fit .*, got 1099511627776, which takes",
+        ),
+        (lambda rng: lattice_models.mean_field([1.5], 2, 2), ValueError, r"shares must lie in \[0, 1\], got 1.5"),
+        (
+            lambda rng: lattice_models.mean_field([0.5], 2, 0),
+            ValueError,
+            "n_cells must be a whole number of at least 1",
+        ),
+    ],
+)
+def test_what_would_end_in_garbage_is_refused(call, error, message):
+    with pytest.raises(error, match=message):
+        call(np.random.default_rng(0))

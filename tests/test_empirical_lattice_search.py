@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 
 import numpy as np
 import pytest
@@ -199,8 +200,8 @@ def test_the_same_search_again_is_the_same():
         ({"start": (0,)}, r"start must have an index for each of 2 axes, got shape \(1,\)"),
         ({"target": (0, 3)}, r"target must be a cube with indices 0 to 2, got \[0, 3\]"),
         ({"start": (-1, 0)}, r"start must be a cube with indices 0 to 2, got \[-1, 0\]"),
-        ({"label": 3}, "label must lie in 0 to 2, got 3"),
-        ({"label": -1}, "label must lie in 0 to 2, got -1"),
+        ({"label": 3}, "label must be a whole number from 0 to 2, got 3"),
+        ({"label": -1}, "label must be a whole number from 0 to 2, got -1"),
         ({"label": 0}, "target must carry label 0, got the value 0.625"),
         ({"start": (1, 1), "label": 2}, "start must carry label 2, got the value 0.125"),
     ],
@@ -219,9 +220,91 @@ def test_a_network_without_a_first_matrix_in_float64_is_refused():
         (nn.Linear(2, 1), "network must be a Sequential that begins with a Linear"),
     ]:
         with pytest.raises(TypeError, match=message):
-            lattice_search.search(
-                network, np.zeros(2, int), np.ones(2, int), label=0, delta=0.5, n_cells=2, radius=1.0, budget=10
-            )
+            lattice_search.search(network, np.zeros(2, int), np.ones(2, int), **SMALL)
+
+
+SMALL = {"label": 0, "delta": 0.5, "n_cells": 2, "radius": 1.0, "budget": 10}
+
+
+def test_arguments_of_another_kind_or_size_are_refused():
+    network = nn.Sequential(nn.Linear(2, 1, dtype=torch.float64), nn.Sigmoid())
+    ends = np.zeros(2, int), np.ones(2, int)
+    for change, error, message in (
+        ({"budget": -1}, ValueError, "budget must be a whole number of at least 0, got -1"),
+        ({"budget": 1.5}, TypeError, "budget must be a whole number of at least 0, got 1.5"),
+        ({"n_cells": 2.0}, TypeError, "n_cells must be a whole number of at least 1, got 2.0"),
+        ({"delta": float("nan")}, ValueError, "delta must be finite, got nan"),
+        ({"radius": float("nan")}, ValueError, "radius must be positive and finite, got nan"),
+    ):
+        with pytest.raises(error, match=message):
+            lattice_search.search(network, *ends, **(SMALL | change))
+    with pytest.raises(TypeError, match=r"start must be integers, got .*0.5"):
+        lattice_search.search(network, ends[0] + 0.5, ends[1], **SMALL)
+    flat = nn.Sequential(network[0], nn.Flatten(0))
+    with pytest.raises(TypeError, match=r"network must make values \(n, n_outputs\) of points, got \(1,\) of torch.fl"):
+        lattice_search.search(flat, *ends, **SMALL)
+    with pytest.raises(ValueError, match="network must be on the CPU, got one on meta"):
+        lattice_search.first_layer(nn.Sequential(nn.Linear(2, 1, dtype=torch.float64, device="meta"), nn.Sigmoid()))
+
+
+def test_a_step_that_the_path_has_not_is_refused():
+    cells = np.full((5, 5), 1)
+    found = walk(cells, (0, 0), (4, 4))
+    start = np.zeros(2, dtype=np.int64)
+    assert lattice_search.cube_after(start, found, len(found.axes)).tolist() == [4, 4]
+    for n_steps in (-1, len(found.axes) + 1):
+        with pytest.raises(ValueError, match=f"n_steps must be a whole number from 0 to 8, got {n_steps}"):
+            lattice_search.cube_after(start, found, n_steps)
+    with pytest.raises(ValueError, match="start must have an index for each of the path's axes, got 1"):
+        lattice_search.cube_after(start[:1], found, 0)
+
+
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (
+            lambda p: value_intervals.certify_polygon(p, torch.zeros(1, 1), piece_budget=1),
+            ValueError,
+            "stops must be two",
+        ),
+        (
+            lambda p: value_intervals.certify_polygon(p, [[0.0]], piece_budget=1),
+            TypeError,
+            "stops must be torch's Tensor",
+        ),
+        (
+            lambda p: value_intervals.certify_polygon(p, torch.zeros(2, 1), piece_budget=0),
+            ValueError,
+            "piece_budget must be a whole number of at least 1, got 0",
+        ),
+        (
+            lambda p: value_intervals.certify_path(p, torch.zeros(2, 1).__getitem__, -1, piece_budget=1),
+            ValueError,
+            "n_steps must be a whole number of at least 0, got -1",
+        ),
+        (
+            lambda p: value_intervals.prepare(nn.Linear(1, 1), 0.1, 0.2),
+            TypeError,
+            "network must be a Sequential that begi",
+        ),
+        (lambda p: value_intervals.prepare(nn.Sequential(), math.nan, 0.2), ValueError, "low must be finite, got nan"),
+        (
+            lambda p: bypassed(torch.zeros(2, 1), low=0.5, high=0.5),
+            ValueError,
+            "low must be below high, got 0.5 and 0.5",
+        ),
+        (lambda p: bypassed(torch.zeros(2)), ValueError, r"starts must be inputs \(n, d\), .* got shape \(2,\)"),
+        (lambda p: bypassed([[0.0]]), TypeError, "starts must be torch's Tensor, got"),
+    ],
+)
+def test_intervals_and_polygons_that_are_none_are_refused(call, error, message):
+    with pytest.raises(error, match=message):
+        call(value_intervals.prepare(line_network(nn.Sigmoid()), 0.2, 0.8))
+
+
+def bypassed(starts, *, low=0.2, high=0.8):
+    how = {"low": low, "high": high, "max_rounds": 1, "max_iterations": 1}
+    return value_intervals.bypass(line_network(nn.Sigmoid()), starts, starts, **how)
 
 
 def line_network(final, weight=2.0, bias=0.5):

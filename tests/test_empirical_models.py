@@ -188,6 +188,42 @@ def test_the_gain_scales_the_convolutions_and_nothing_else():
         assert torch.equal(factor * plain, scaled), name
 
 
+@pytest.mark.parametrize(
+    "change, error, message",
+    [
+        ({"width": 0}, ValueError, "width must be a whole number from 1 to 65536, got 0"),
+        ({"width": 10**9}, ValueError, "width must be a whole number from 1 to 65536, got 1000000000"),
+        ({"width": 65_536}, ValueError, r"width and blocks must fit .*, got \(65536, 2\), which takes 3.9"),
+        ({"blocks": 1.0}, TypeError, r"blocks must be a whole number from 1 to 1024, got 1.0 \(float\)"),
+        ({"gain": float("nan")}, ValueError, "gain must be at least 0 and finite, got nan"),
+        ({"generator": 0}, TypeError, "generator must be torch's Generator, got 0"),
+    ],
+)
+def test_what_is_no_network_is_refused(change, error, message):
+    with pytest.raises(error, match=message):
+        models.build("resnet18", **({"generator": _generator()} | change))
+
+
+def test_small_helpers_refuse_what_they_cannot_take():
+    for call, error, message in (
+        (lambda: models.device_of(torch.nn.Flatten()), ValueError, "network must have parameters, got Flatten without"),
+        (lambda: models.device_of(3), TypeError, "network must be torch's Module, got 3"),
+        (lambda: models.check_device(0), TypeError, "device must be a str, got 0"),
+        (lambda: models.generator_from(0, 1), TypeError, "seed must be numpy's SeedSequence, got 0"),
+        (lambda: models.generator_from(np.random.SeedSequence(0), -1), ValueError, "key must be a whole .* got -1"),
+        (
+            lambda: models.logit_spread(torch.nn.Flatten(), 8, _generator()),
+            TypeError,
+            "network must be torchvision's Res",
+        ),
+    ):
+        with pytest.raises(error, match=message):
+            call()
+    small = models.build("resnet18", generator=_generator(), width=2, blocks=1)
+    with pytest.raises(ValueError, match=r"image_size must fit .*, got 10000000, which takes"):
+        models.logit_spread(small, 10**7, _generator())
+
+
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="width and blocks must be left at 64 and 2 for a convnet, got 8 and 2"):
         models.build("convnet", generator=_generator(), width=8)

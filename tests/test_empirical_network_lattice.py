@@ -134,31 +134,89 @@ def _box(**changes):
     return network_lattice.label_box(Ramp(), **({"dimension": 1, "n_cells": 2, "radius": 1.0, "delta": 0.5} | changes))
 
 
+def _share(**changes):
+    given = {"dimension": 1, "reach": 0.1, "n_cells": 2, "radius": 1.0, "delta": 0.5, "rng": np.random.default_rng(0)}
+    return network_lattice.certain_share(Ramp().double(), **(given | changes))
+
+
+def _definite(**changes):
+    given = {"dimension": 1, "radius": 1.0, "rng": np.random.default_rng(0)}
+    return network_lattice.definite_share(nn.Sequential(Ramp(), nn.Identity()), **(given | changes))
+
+
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: network_lattice.build(LatticeNetwork(), 0, 0), "dimension must be at least 1, got 0"),
-        (lambda: network_lattice.axis_centres(0, radius=1.0), "n_cells must be at least 1, got 0"),
+        (
+            lambda: network_lattice.build(LatticeNetwork(), 0, 0),
+            "dimension must be a whole number of at least 1, got 0",
+        ),
+        (lambda: network_lattice.axis_centres(0, radius=1.0), "n_cells must be a whole number of at least 1, got 0"),
         (lambda: network_lattice.axis_centres(2, radius=0.0), "radius must be positive and finite, got 0.0"),
         (lambda: network_lattice.axis_centres(2, radius=math.inf), "radius must be positive and finite, got inf"),
         (
             lambda: network_lattice.centres(np.array([[0, 3]]), n_cells=3, radius=1.0),
-            "indices must lie in 0 to 2, got 0 to 3",
+            "indices must be whole numbers from 0 to 2, got 3",
         ),
         (
             lambda: network_lattice.centres(np.array([[-1, 1]]), n_cells=3, radius=1.0),
-            "indices must lie in 0 to 2, got -1 to 1",
+            "indices must be whole numbers from 0 to 2, got -1",
         ),
         (lambda: network_lattice.label(np.array([0.5]), 1 / 64), "delta must be at least 0.01587, got 0.015625"),
         (lambda: network_lattice.label(np.array([0.5]), 0.3), "delta must be 1/n for a whole number n, got 0.3"),
         (lambda: network_lattice.label(np.array([1.5]), 0.5), r"values must lie in \[0, 1\], got 1.5"),
-        (lambda: _box(dimension=0), "dimension and batch must be at least 1, got 0 and 8192"),
-        (lambda: _box(batch=0), "dimension and batch must be at least 1, got 1 and 0"),
+        (lambda: _box(dimension=0), "dimension must be a whole number of at least 1, got 0"),
+        (lambda: _box(batch=0), "batch must be a whole number of at least 1, got 0"),
+        (lambda: _box(dimension=10**9), r"n_cells and dimension must fit .*, got \(2, 1000000000\), which takes"),
+        (lambda: _box(n_cells=1, dimension=64), "axes must be 1 to 63, got 64"),
+        (lambda: network_lattice.label_grid(Ramp(), [np.zeros(0)], delta=0.5), r"axes must have one .*, got \[0\]"),
+        (
+            lambda: network_lattice.label_grid(Ramp(), [np.zeros(10**7)] * 3, delta=0.5),
+            r"axes must fit .*, got \[10000000, 10000000, 10000000\], which takes",
+        ),
+        (
+            lambda: network_lattice.label_box(nn.Linear(3, 1), 2, n_cells=2, radius=1.0, delta=0.5),
+            r"network must take points \(1, 2\) of torch.float32 on cpu, got an error: .*shapes cannot be multiplied",
+        ),
+        (lambda: network_lattice.axis_centres(10**15, radius=1.0), "n_cells must fit .*, got 1000000000000000, which"),
+        (lambda: network_lattice.build(LatticeNetwork(width=10**8), 2, 0), r"dimension, width and outputs must fit"),
+        (lambda: network_lattice.build(LatticeNetwork(), 2, -1), "seed must be a whole number of at least 0, got -1"),
+        (lambda: network_lattice.build(LatticeNetwork(), 2, 0, n_outputs=0), "n_outputs must be a whole .*, got 0"),
+        (
+            lambda: network_lattice.half_side(LatticeNetwork(), 0),
+            "dimension must be a whole number of at least 1, got 0",
+        ),
+        (lambda: network_lattice.upper_reach(Ramp(), 1, side=math.nan), "side must be at least 0 and finite, got nan"),
+        (lambda: _share(reach=-1.0), "reach must be at least 0 and finite, got -1.0"),
+        (lambda: _share(dimension=10**12), "dimension must fit .*, got 1000000000000, which takes"),
+        (lambda: _definite(dimension=10**6), "dimension must fit .*, got 1000000, which takes"),
+        (lambda: _definite(radius=math.nan), "radius must be positive and finite, got nan"),
         (lambda: _box(radius=4.0), r"values must lie in \[0, 1\], got -0.5"),
     ],
 )
 def test_what_is_out_of_range_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: _box(n_cells=2.0), "n_cells must be a whole number of at least 1, got 2.0"),
+        (lambda: network_lattice.half_side(3, 2), "settings must be empirical's LatticeNetwork, got 3"),
+        (lambda: _share(rng=0), "rng must be a numpy.random.Generator, got 0"),
+        (lambda: network_lattice.build("law", 2, 0), "settings must be empirical's LatticeNetwork, got law"),
+        (lambda: network_lattice.centres(np.array([[0.5]]), n_cells=3, radius=1.0), "indices must be integers, got"),
+        (lambda: network_lattice.label_grid(nn.Flatten(0), [np.zeros(3)], delta=0.5), "network must make values"),
+        (lambda: network_lattice.label_grid(3, [np.zeros(3)], delta=0.5), "network must be torch's Module, got 3"),
+        (
+            lambda: network_lattice.label(np.ma.array([0.5, 0.1], mask=[0, 1]), 0.5),
+            "values must have no masked entries",
+        ),
+    ],
+)
+def test_another_kind_is_refused(call, message):
+    with pytest.raises(TypeError, match=message):
         call()
 
 

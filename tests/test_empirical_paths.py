@@ -147,6 +147,71 @@ def test_what_makes_no_path_is_refused():
         paths.loss_curves(classifier, [_stops(4, 0)], torch.tensor([0]), n_points=5)
 
 
+@pytest.mark.parametrize(
+    "change, error, message",
+    [
+        ({"targets": torch.tensor([-100])}, ValueError, "targets must be classes from 0 on, got -100"),
+        ({"targets": torch.tensor([5])}, ValueError, "targets must be classes from 0 to 4, got 5"),
+        ({"targets": 0}, TypeError, r"targets must be a tensor of int64, shape \(1,\), got 0 \(int\)"),
+        ({"targets": [0]}, TypeError, r"targets must be a tensor of int64, shape \(1,\), got \[0\] \(list\)"),
+        ({"targets": torch.tensor([0.0])}, TypeError, r"targets must be a tensor of int64, .* got torch.float32"),
+        ({"targets": torch.tensor(0)}, ValueError, r"targets must have a row for each of the 1 paths, got shape \(\)"),
+        ({"targets": torch.tensor([0, 1])}, ValueError, "targets must have a row for each of the 1 paths, got 2"),
+        ({"tolerance": float("nan")}, ValueError, "tolerance must be at least 0 and finite, got nan"),
+        ({"tolerance": -1e-9}, ValueError, "tolerance must be at least 0 and finite, got -1e-09"),
+        ({"n_points": 2.5}, TypeError, "n_points must be a whole number of at least 2, got 2.5"),
+        ({"n_points": 10**13}, ValueError, "n_points must fit .*, got 10000000000000, which takes"),
+        ({"paths": torch.zeros(2, 3, 4, 4)}, TypeError, "paths must be a sequence of tensors .*, got Tensor"),
+        ({"paths": []}, ValueError, "paths must be at least one, got none"),
+        (
+            {"paths": [torch.zeros(2, 48)]},
+            ValueError,
+            r"paths must be images .*, got shape \(2, 48\); vectors \(n, d\) ar",
+        ),
+        (
+            {"paths": [torch.zeros(2, 3, 4, 4, dtype=torch.int64)]},
+            TypeError,
+            "paths must be floating.*, got torch.int64: e",
+        ),
+        ({"paths": [[0.0]]}, TypeError, "paths must be torch's Tensor, got"),
+        (
+            {"paths": [torch.zeros(2, 3, 5, 5)]},
+            ValueError,
+            r"network must take images \(1, 3, 5, 5\) of torch.float32 on c",
+        ),
+        (
+            {"network": nn.Identity()},
+            TypeError,
+            r"network must make logits \(n, n_classes\) of images, got \(1, 3, 4, 4\)",
+        ),
+        ({"network": 3}, TypeError, "network must be torch's Module, got 3"),
+    ],
+)
+def test_what_would_end_in_garbage_or_within_torch_is_refused(change, error, message):
+    given = {
+        "network": nn.Sequential(nn.Flatten(), nn.Linear(48, 5)),
+        "paths": [_stops(2, 0)],
+        "targets": torch.tensor([0]),
+        "n_points": 4,
+    }
+    with pytest.raises(error, match=message) as caught:
+        paths.loss_curves(**(given | change))
+    assert "\n" not in str(caught.value)
+
+
+def test_paths_of_other_images_are_refused():
+    classifier = nn.Sequential(nn.Flatten(), nn.Linear(48, 5))
+    with pytest.raises(ValueError, match=r"paths must be \(1, 3, 4, 4\) of torch.float32 .*, got .* of torch.float64"):
+        paths.loss_curves(classifier, [_stops(2, 0), _stops(2, 0).double()], torch.tensor([0, 0]))
+
+
+def test_positions_off_a_segment_are_refused():
+    starts, ends = torch.zeros(2, 3, 4, 4), torch.ones(2, 3, 4, 4)
+    for positions in (torch.tensor([0.5, 1.5]), torch.tensor([0.5, float("nan")]), torch.tensor([0.5])):
+        with pytest.raises(ValueError, match=r"positions must lie in \[0, 1\], one for each of 2 segments, got shape"):
+            paths.on_segments(starts, ends, positions)
+
+
 def test_a_loss_that_is_no_number_is_no_barrier_to_pass():
     """Wherever it is met: at a stop, or between the points of the grid, near the peak."""
 

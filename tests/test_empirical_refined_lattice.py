@@ -115,7 +115,10 @@ def test_mistakes_are_one_line() -> None:
     where: dict[str, Any] = {"n_coarse": 4, "refine": 3, "radius": half_side, "delta": DELTA, "budget": BUDGET}
     for change, words in (
         ({"refine": 2}, "refine must be odd and at least 1, got 2"),
-        ({"n_coarse": 0}, "dimension and n_coarse must be at least 1, got 2 and 0"),
+        ({"n_coarse": 0}, "n_coarse must be a whole number of at least 1, got 0"),
+        ({"n_coarse": 10**8, "refine": 1}, r"n_coarse and dimension must fit .*, got \(100000000, 2\), which takes"),
+        ({"budget": 0}, "budget must be a whole number of at least 1, got 0"),
+        ({"radius": float("nan")}, "radius must be positive and finite, got nan"),
         ({"n_coarse": 10**10}, r"the fine lattice must have less than 2\^62 cubes, got 30000000000\^2"),
     ):
         with pytest.raises(ValueError, match=words):

@@ -237,13 +237,23 @@ def test_a_real_resnet_is_driven_towards_its_target():
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"threshold": -0.1}, "threshold must be at least 0, got -0.1"),
+        ({"threshold": -0.1}, "threshold must be at least 0 and finite, got -0.1"),
         ({"mse": -1.0}, "mse must be at least 0 and finite, got -1.0"),
         ({"learning_rate": float("nan")}, "learning_rate must be at least 0 and finite, got nan"),
         ({"weight_decay": float("inf")}, "weight_decay must be at least 0 and finite, got inf"),
-        ({"high_frequency": torch.tensor([0.0, -2.0])}, "high_frequency must be at least 0 in every row, got -2.0"),
-        ({"projection": "stpe"}, "projection must be one of step, gradient, got stpe"),
+        (
+            {"high_frequency": torch.tensor([0.0, -2.0])},
+            r"high_frequency must be one number of at least 0 for each row, finite, got \[0.0, -2.0\]",
+        ),
+        ({"projection": "stpe"}, "projection must be step or gradient, got stpe"),
         ({"anchors": torch.zeros(3, 3, 32, 32)}, "anchors must have a row for each of the 2 starts, got 3"),
+        ({"threshold": float("nan")}, "threshold must be at least 0 and finite, got nan"),
+        ({"max_iterations": -1}, "max_iterations must be a whole number of at least 0, got -1"),
+        ({"precision": "float16"}, "precision must be float32 or bfloat16, got float16"),
+        ({"high_frequency": torch.tensor([0.0, float("nan")])}, "high_frequency must be one number of at least 0"),
+        ({"normals": torch.zeros(2, 3, 32, 31)}, r"normals must be \(2, 3, 32, 32\) of torch.float32 .* as the others"),
+        ({"targets": torch.tensor([0, -100])}, "targets must be classes from 0 on, got -100"),
+        ({"targets": torch.tensor([0, 10])}, "targets must be classes from 0 to 9, got 10"),
         ({"targets": torch.zeros(1, dtype=torch.long)}, "targets must have a row for each of the 2 starts, got 1"),
     ],
 )
@@ -251,6 +261,57 @@ def test_what_cannot_be_optimised_is_refused(network, options, message):
     chosen = {"targets": torch.zeros(2, dtype=torch.long), "threshold": 0.1, "max_iterations": 1} | options
     with pytest.raises(ValueError, match=message):
         synthesis.optimise_inputs(network, torch.zeros(2, 3, 32, 32), **chosen)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"targets": 3}, r"targets must be a tensor of int64, shape \(2,\), got 3 \(int\)"),
+        ({"targets": [3, 4]}, r"targets must be a tensor of int64, shape \(2,\), got \[3, 4\] \(list\)"),
+        ({"max_iterations": 1.5}, r"max_iterations must be a whole number of at least 0, got 1.5 \(float\)"),
+        ({"mse": "0"}, r"mse must be at least 0 and finite, got 0 \(str\)"),
+        ({"anchors": 0.0}, "anchors must be torch's Tensor, got 0.0"),
+        (
+            {"starts": torch.zeros(2, 3, 32, 32, dtype=torch.int64)},
+            "starts must be floating-point numbers, got torch.int64",
+        ),
+    ],
+)
+def test_another_kind_is_refused(network, options, message):
+    chosen = {"starts": torch.zeros(2, 3, 32, 32), "targets": torch.zeros(2, dtype=torch.long)} | options
+    with pytest.raises(TypeError, match=message):
+        synthesis.optimise_inputs(network, **({"threshold": 0.1, "max_iterations": 1} | chosen))
+
+
+def test_noise_of_no_size_is_refused():
+    generator = torch.Generator()
+    for call, error, message in (
+        (lambda: synthesis.noise([]), ValueError, "generators must be one for each row, got none"),
+        (
+            lambda: synthesis.noise(np.zeros(3)),
+            TypeError,
+            "generators must be a sequence, one for each row, got ndarray",
+        ),
+        (lambda: synthesis.noise([0]), TypeError, "generators must be torch's Generator, got 0"),
+        (
+            lambda: synthesis.noise([generator], scale=float("nan")),
+            ValueError,
+            "scale must be at least 0 and finite, got",
+        ),
+        (
+            lambda: synthesis.noise([generator], shape=(3, 0)),
+            ValueError,
+            "shape must have at least one axis and one site",
+        ),
+        (lambda: synthesis.noise([generator], shape=(10**7, 10**7)), ValueError, "shape must fit .*, which takes 8e"),
+    ):
+        with pytest.raises(error, match=message):
+            call()
+
+
+def test_no_class_has_a_loss_that_counts_as_nothing():
+    with pytest.raises(IndexError, match="-100"):
+        descent.cross_entropies(torch.zeros(1, 3), torch.tensor([-100]))
 
 
 def test_gradients_are_taken_wherever_it_is_called_and_none_are_left(network):

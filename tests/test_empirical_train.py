@@ -1,5 +1,7 @@
 """Training: the same wherever it stops and goes on, lean convolutions against torch's, augmentation pixel by pixel."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -67,6 +69,51 @@ def test_more_than_asked_for_is_refused(digits):
     training = _advance(_start(), digits, 2)
     with pytest.raises(ValueError, match="until must be at least the 2 batches done, got 1"):
         _advance(training, digits, 1)
+
+
+def test_numbers_that_would_train_to_nothing_are_refused(digits):
+    network = models.build("convnet", generator=torch.Generator().manual_seed(0))
+    for rate in (-1.0, 0.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"learning_rate must be positive and finite, got {rate}"):
+            train.start(network, learning_rate=rate)
+    seed = np.random.SeedSequence(0)
+    for call, error, message in (
+        (
+            lambda: train.batches_per_epoch(digits, 0),
+            ValueError,
+            "batch_size must be a whole number of at least 1, got 0",
+        ),
+        (lambda: train.batches_per_epoch(3, 1), TypeError, "data must be empirical's Images, got 3"),
+        (lambda: train.recalibrate(network, digits, batch_size=0, seed=seed), ValueError, "batch_size must be a whole"),
+        (
+            lambda: train.recalibrate(network, digits, batch_size=2, seed=0),
+            TypeError,
+            "seed must be numpy's SeedSequence",
+        ),
+        (lambda: train.start(3, learning_rate=1.0), TypeError, "network must be torch's Module, got 3"),
+        (lambda: train.accuracy(network, 3), TypeError, "data must be empirical's Images, got 3"),
+        (
+            lambda: train.augmented(torch.zeros(3), torch.Generator()),
+            ValueError,
+            r"images must be \(n, c, h, w\), one or",
+        ),
+        (
+            lambda: train.accuracy(network, dataclasses.replace(digits, x_test=digits.x_test[:0])),
+            ValueError,
+            "data must have test images, got none",
+        ),
+    ):
+        with pytest.raises(error, match=message):
+            call()
+    how = {"until": 1, "batch_size": 2, "augment": False, "precision": "float32", "seed": seed}
+    for change, error, message in (
+        ({"batch_size": -1}, ValueError, "batch_size must be a whole number of at least 1, got -1"),
+        ({"until": 1.5}, TypeError, "until must be a whole number of at least 0, got 1.5"),
+        ({"precision": "float16"}, ValueError, "precision must be float32 or bfloat16, got float16"),
+        ({"augment": "no"}, TypeError, "augment must be a bool, got no"),
+    ):
+        with pytest.raises(error, match=message):
+            train.advance(_start(), digits, **(how | change))
 
 
 def test_what_is_no_training_is_refused(tmp_path):

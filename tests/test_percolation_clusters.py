@@ -10,6 +10,7 @@ from unittest import mock
 import numpy as np
 import oracles
 import pytest
+import scipy.ndimage
 import strategies
 from hypothesis import given
 
@@ -159,7 +160,7 @@ def test_large_lattices_in_many_dimensions_match_the_sparse_graph(shape, p, n_la
 def test_two_corners_of_a_square_are_joined_as_often_as_their_labels_say(n_labels):
     # Uniform labels out of K on 2 x 2: the corners agree (1/K), and so does one of the others at least.
     joined = [
-        clusters.are_connected(clusters.label_clusters(np.reshape(labels, (2, 2))), (0, 0), (1, 1))
+        clusters.are_connected(clusters.label_clusters(np.ma.reshape(labels, (2, 2))), (0, 0), (1, 1))
         for labels in itertools.product(range(n_labels), repeat=4)
     ]
     assert sum(joined) == n_labels * (2 * n_labels - 1)  # K^4 labellings times 1/K times 1 - (1 - 1/K)^2
@@ -180,7 +181,7 @@ def test_all_labellings_of_a_box_join_two_corners_as_often_as_counted(shape, low
     axes = (periodic,) * len(shape) if isinstance(periodic, bool) else periodic
     counts = np.zeros(3, dtype=int)
     for flat in itertools.product(range(lowest, highest + 1), repeat=int(np.prod(shape))):
-        labels = np.reshape(flat, shape)
+        labels = np.ma.reshape(flat, shape)  # nothing is masked: labels, also where they are zeros and ones alone
         found = clusters.label_clusters(labels, periodic=periodic, reach=reach)
         distances = clusters.chemical_distances(labels, corner, periodic=periodic, reach=reach)
         counts[0] += clusters.are_connected(found, corner, other)
@@ -335,16 +336,29 @@ def test_two_dimensional_wrapping_at_threshold_has_its_exact_probability():
 @pytest.mark.parametrize(
     "arguments, error, message",
     [
-        ({"labels": [0.5]}, TypeError, "labels must be integers"),
-        ({"labels": [True]}, TypeError, "labels must be integers"),
+        ({"labels": [0.5]}, TypeError, r"labels must be integers .* or a masked array, got float64"),
+        ({"labels": np.array([3], dtype="m8[s]")}, TypeError, r"labels must be integers .* got timedelta64"),
         ({"labels": np.empty((0, 3), dtype=int)}, ValueError, "labels must have at least one site"),
         ({"labels": 3}, ValueError, "labels must have at least one site"),
         ({"labels": np.zeros((1,) * 33, dtype=int)}, ValueError, "labels must have at most 32 axes, got 33"),
         ({"labels": np.array([2**63], dtype=np.uint64)}, ValueError, f"labels must be below 2\\^63, got {2**63}"),
         ({"labels": [1], "periodic": (True, False)}, ValueError, "periodic must be one bool or 1, got 2"),
-        ({"labels": [1], "reach": -1}, ValueError, "reach must be at least 0, got -1"),
-        ({"labels": [1], "reach": 0.5}, TypeError, "reach must be an integer, got 0.5"),
-        ({"labels": [1], "reach": True}, TypeError, "reach must be an integer, got True"),
+        (
+            {"labels": np.ma.array([2**63, 1], dtype=np.uint64, mask=[0, 1])},
+            ValueError,
+            f"labels must be below 2\\^63, got {2**63}",
+        ),
+        ({"labels": [1], "periodic": "x"}, TypeError, "periodic must be one bool or 1, got x"),
+        ({"labels": [1], "periodic": 1}, TypeError, "periodic must be one bool or 1, got 1"),
+        ({"labels": [1], "reach": -1}, ValueError, "reach must be a whole number from 0 to .*, got -1"),
+        ({"labels": [1], "reach": 2**63}, ValueError, f"reach must be a whole number from 0 .*, got {2**63}"),
+        ({"labels": [1], "reach": 0.5}, TypeError, "reach must be a whole number .*, got 0.5"),
+        ({"labels": [1], "reach": True}, TypeError, "reach must be a whole number .*, got True"),
+        (
+            {"labels": np.broadcast_to(np.int8(1), (10**6, 10**7))},
+            ValueError,
+            r"labels must fit into the .* GB of memory, got shape \(1000000, 10000000\), which takes 5e\+04 GB",
+        ),
     ],
 )  # fmt: skip
 def test_bad_input_is_named(arguments, error, message):
@@ -352,6 +366,43 @@ def test_bad_input_is_named(arguments, error, message):
         clusters.label_clusters(**arguments)
     with pytest.raises(error, match=message):
         clusters.chemical_distances(**arguments, source=(0,))
+
+
+def test_a_mask_is_taken_for_what_it_says():
+    mask = np.random.default_rng(0).random((40, 30)) < 0.4
+    numbers, n_clusters = scipy.ndimage.label(mask)
+    dtypes = [np.uint8, np.int8, np.int32, ">i4", np.uint64]
+    masks = [mask, mask[:, ::-1][:, ::-1], mask.tolist(), np.ma.array(mask, mask=False)]
+    masked = [np.ma.masked_equal(mask.astype(dtype), 0) for dtype in dtypes]
+    masked.append(np.ma.array(np.full(mask.shape, 200, np.uint8), mask=~mask))
+    for given_mask in (*masks, *masked, np.ma.array(np.ones_like(mask), mask=~mask)):
+        found = clusters.label_clusters(given_mask)
+        np.testing.assert_array_equal(found.numbers, numbers - 1)
+        assert found.sizes.size == n_clusters
+        source = tuple(np.argwhere(mask)[0])
+        distances = clusters.chemical_distances(given_mask, source)
+        np.testing.assert_array_equal(distances >= 0, numbers == numbers[source])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint64, int, np.int8, ">i2"])
+def test_what_may_be_a_mask_or_labels_is_refused_with_the_remedy(dtype):
+    mask = np.eye(3).astype(dtype)
+    message = (
+        r"labels must say which sites are empty, got .* from 0 to 1, which may be a mask: give bools \(False: empty"
+    )
+    with pytest.raises(ValueError, match=message):
+        clusters.label_clusters(mask)
+    with pytest.raises(ValueError, match=message):
+        clusters.chemical_distances(mask, (0, 0))
+    assert clusters.label_clusters(np.ma.asarray(mask)).sizes.tolist() == [1, 3, 3, 1, 1]  # nothing is masked: labels
+    assert clusters.label_clusters(mask + mask.dtype.type(1)).sizes.size == 5
+    assert clusters.label_clusters(mask, reach=1).sizes.tolist() == [9]  # cells, which no mask is
+
+
+def test_unsigned_labels_with_a_zero_are_refused_and_all_zeros_are_a_full_lattice():
+    with pytest.raises(ValueError, match="labels must say which sites are empty, got uint8 from 0 to 255"):
+        clusters.label_clusters(255 * np.eye(3, dtype=np.uint8))
+    assert clusters.label_clusters(np.where(np.ones((2, 2), dtype=bool), 0, -1)).sizes.tolist() == [4]
 
 
 @pytest.mark.parametrize("site", [(0,), (0, 3), (-1, 0), (0, 0, 0)])
@@ -365,3 +416,15 @@ def test_a_site_elsewhere_is_refused(site):
         clusters.are_connected(found, (0, 0), site)
     with pytest.raises(ValueError, match="source " + where):
         clusters.chemical_distances(labels, site)
+
+
+def test_a_site_of_another_kind_is_refused():
+    found = clusters.label_clusters(np.zeros((2, 3), dtype=int))
+    with pytest.raises(TypeError, match=r"first must be integers, got \(0.5, 0\)"):
+        clusters.are_connected(found, (0.5, 0), (0, 0))
+    with pytest.raises(TypeError, match="found must be percolation's Clusters, got 3"):
+        clusters.mean_size(3, with_largest=True)
+    with pytest.raises(TypeError, match="with_largest must be a bool, got no"):
+        clusters.mean_size(found, with_largest="no")
+    with pytest.raises(TypeError, match="found must be percolation's Clusters, got 3"):
+        clusters.are_connected(3, (0, 0), (0, 0))

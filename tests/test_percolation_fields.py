@@ -151,9 +151,9 @@ def test_the_same_seed_draws_the_same_field():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: fields.squared_exponential(0.0), "length must be positive, got 0.0"),
-        (lambda: draw(0, 1, fields.squared_exponential(1.0)), "dimension and n_modes must be at least 1, got 0 and 1"),
-        (lambda: draw(1, 0, fields.squared_exponential(1.0)), "dimension and n_modes must be at least 1, got 1 and 0"),
+        (lambda: fields.squared_exponential(0.0), "length must be positive and finite, got 0.0"),
+        (lambda: draw(0, 1, fields.squared_exponential(1.0)), "dimension must be a whole number of at least 1, got 0"),
+        (lambda: draw(1, 0, fields.squared_exponential(1.0)), "n_modes must be a whole number of at least 1, got 0"),
         (lambda: draw(2, 3, lambda m, d, rng: np.ones((m, d))), r"radii must return 3 finite .* got shape \(3, 2\)"),
         (lambda: draw(2, 3, lambda m, d, rng: -np.ones(m)), "radii must return 3 finite frequencies of at least 0"),
         (lambda: draw(2, 3, lambda m, d, rng: np.full(m, np.inf)), "radii must return 3 finite frequencies"),
@@ -161,10 +161,33 @@ def test_the_same_seed_draws_the_same_field():
             lambda: fields.evaluate(draw(2, 3, fields.squared_exponential(1.0)), np.zeros((4, 3))),
             r"points must have shape \(n, 2\), got \(4, 3\)",
         ),
+        (lambda: fields.squared_exponential(np.inf), "length must be positive and finite, got inf"),
+        (
+            lambda: draw(10**6, 10**9, fields.squared_exponential(1.0)),
+            "n_modes must fit .*, got 1000000000, which takes",
+        ),
+        (
+            lambda: fields.evaluate(fields.Modes(frequencies=np.ones((2, 3)), phases=np.zeros(9)), np.zeros((4, 3))),
+            "modes must have a phase for each frequency, got 9 for 2",
+        ),
+        (
+            lambda: fields.evaluate(draw(2, 3, fields.squared_exponential(1.0)), np.full((4, 2), np.nan)),
+            "points must be finite, got nan",
+        ),
+        (
+            lambda: fields.free_field_spectrum((10**9, 10**9)),
+            r"shape must fit .*, got \(1000000000, 1000000000\), which",
+        ),
+        (lambda: fields.free_field_spectrum((1,) * 65), "shape must have at most 64 axes, got 65"),
+        (lambda: fields.squared_exponential_spectrum((3,), 1e-300), "length must fit .*, got 1e-300, which takes"),
+        (
+            lambda: fields.on_torus(np.zeros((0, 3)), rng=None),
+            "spectrum must be finite and at least 0 everywhere, at one",
+        ),
         (lambda: fields.free_field_spectrum(()), "shape must have at least one axis"),
         (lambda: fields.free_field_spectrum((3, 0)), r"one site along each, got \(3, 0\)"),
         (lambda: fields.squared_exponential_spectrum((0,), 1.0), r"one site along each, got \(0,\)"),
-        (lambda: fields.squared_exponential_spectrum((3,), -1.0), "length must be positive, got -1.0"),
+        (lambda: fields.squared_exponential_spectrum((3,), -1.0), "length must be positive and finite, got -1.0"),
         (lambda: fields.on_torus(np.array([1.0, -1.0]), rng=None), "spectrum must be finite and at least 0 everywhere"),
         (lambda: fields.on_torus(np.array([1.0, np.nan]), rng=None), "spectrum must be finite and at least 0"),
         (lambda: fields.on_torus(np.float64(1.0), rng=None), "spectrum must be finite and at least 0"),
@@ -174,3 +197,26 @@ def test_the_same_seed_draws_the_same_field():
 def test_mistakes_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: fields.free_field_spectrum(4), "shape must be integers, one an axis, got 4"),
+        (lambda: fields.free_field_spectrum((4.5,)), r"shape must be integers, got \(4.5,\)"),
+        (lambda: fields.squared_exponential("2"), r"length must be positive and finite, got 2 \(str\)"),
+        (lambda: fields.draw_modes(2, n_modes=3, radii=1.0, rng=np.random.default_rng(0)), "radii must be a function"),
+        (lambda: fields.on_torus(np.ones(3), rng=0), r"rng must be a numpy.random.Generator, got 0 \(int\)"),
+        (lambda: fields.on_torus(np.ones(3, dtype=complex), rng=0), r"spectrum must be numbers, got .* \(complex128\)"),
+        (lambda: fields.on_torus(np.ma.array([1.0, 2.0], mask=[0, 1]), rng=0), "spectrum must have no masked entries"),
+        (lambda: fields.evaluate(3, np.ones((3, 2))), "modes must be percolation's Modes, got 3"),
+    ],
+)
+def test_other_kinds_are_refused(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+def test_int8_lengths_and_very_long_correlations():
+    assert fields.free_field_spectrum(np.array([100, 100], dtype=np.int8)).shape == (100, 100)
+    np.testing.assert_array_equal(fields.squared_exponential_spectrum((4,), 1e200), [4, 0, 0, 0])

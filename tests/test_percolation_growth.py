@@ -12,7 +12,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from percolation import finite_clusters, growth
+from percolation import arguments, finite_clusters, growth
 from percolation._kernels import growth as kernels
 
 
@@ -164,7 +164,7 @@ def test_on_a_line_the_size_distribution_and_p_infinite_are_exact():
     found = growth.infinite_probability(grown)
     assert found.value == share[-1]
     assert found.low < found.value < found.high
-    with pytest.raises(ValueError, match=r"sizes must lie in \[1, 12\], got 13"):
+    with pytest.raises(ValueError, match="sizes must be whole numbers from 1 to 12, got 13"):
         growth.size_distribution(grown, 13)
 
 
@@ -197,7 +197,7 @@ def test_same_seed_gives_the_same_clusters_and_another_seed_others():
 def test_compiled_and_plain_python_agree_to_the_last_site():
     script = (
         "import numpy as np\n"
-        "from percolation import growth, rare, clusters\n"
+        "from percolation import arguments, growth, rare, clusters\n"
         "rng = np.random.default_rng(3)\n"
         "print(growth.grow(0.25, 3, n_samples=20, max_sites=200, rng=rng).sizes.tolist())\n"
         "print(growth.grow(0.03, 40, n_samples=9, max_sites=200, rng=rng, neighbourhood='face').sizes.tolist())\n"
@@ -251,10 +251,13 @@ def test_wilson_interval_is_the_textbook_formula_and_right_at_zero():
         ({"p": 1.3}, r"p must lie in \[0, 1\], got 1.3"),
         ({"p": float("nan")}, r"p must lie in \[0, 1\], got nan"),
         ({"dimension": 0}, "dimension must be a whole number of at least 1, got 0"),
-        ({"dimension": 2.5}, "dimension must be a whole number of at least 1, got 2.5"),
         ({"n_samples": 0}, "n_samples must be a whole number of at least 1, got 0"),
-        ({"max_sites": 1}, "max_sites must be a whole number of at least 2, got 1"),
-        ({"max_sites": 2**30 + 1}, r"max_sites must be at most 2\^30, got 1073741825"),
+        ({"max_sites": 1}, "max_sites must be a whole number from 2 to 1073741824, got 1"),
+        ({"n_workers": 0}, "n_workers must be a whole number from 1 to 1024, got 0"),
+        ({"n_workers": -1}, "n_workers must be a whole number from 1 to 1024, got -1"),
+        ({"n_samples": 10**13}, "n_samples must fit into the .* GB of memory, got 10000000000000, which takes"),
+        ({"dimension": 2**40}, "dimension must fit into the .* GB of memory, got 1099511627776, which takes"),
+        ({"max_sites": 2**30 + 1}, "max_sites must be a whole number from 2 to 1073741824, got 1073741825"),
     ],
 )
 def test_bad_input_is_named(change, message):
@@ -266,8 +269,17 @@ def test_bad_input_is_named(change, message):
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda k: growth.connect(0.2, (0, 0), **k), r"displacement must be whole numbers, .* got \(0, 0\)"),
-        (lambda k: growth.connect(0.2, (0.5, 1), **k), r"displacement must be whole numbers, .* got \(0.5, 1\)"),
+        (lambda k: growth.connect(0.2, (0, 0), **k), r"displacement must not be zero along every axis, got \(0, 0\)"),
+        (lambda k: growth.connect(0.2, (), **k), r"displacement must not be zero along every axis, got \(\)"),
+        (lambda k: growth.connect(0.2, ((1, 2),), **k), r"displacement must have 1 axes, got shape \(1, 2\)"),
+        (lambda k: growth.connect(0.2, (1,), n_workers=-1, **k), "n_workers must be a whole number from 1 to 1024"),
+        (lambda k: growth.lattice(0, 1, k["rng"]), "dimension must be a whole number of at least 1, got 0"),
+        (lambda k: growth.lattice(1, 0, k["rng"]), "n_samples must be a whole number of at least 1, got 0"),
+        (lambda k: growth.threshold(float("nan")), r"p must lie in \[0, 1\], got nan"),
+        (lambda k: growth.window_ratio(0), "dimension must be a whole number of at least 1, got 0"),
+        (lambda k: growth.wilson_interval(0, 0, z=1), "n_samples must be a whole number of at least 1, got 0"),
+        (lambda k: growth.wilson_interval(1, 2, z=-1), "z must be at least 0 and finite, got -1"),
+        (lambda k: growth.wilson_interval(1, 2, z=float("nan")), "z must be at least 0 and finite, got nan"),
         (lambda k: growth.connect(1.2, (1,), **k), r"p must lie in \[0, 1\], got 1.2"),
         (lambda k: growth.grow(0.2, 3, neighbourhood="edge", **k), "neighbourhood must be face or corner, got edge"),
         (lambda k: growth.grow(0.2, 13, neighbourhood="corner", **k), "dimension must be at most 12 .* got 13"),
@@ -276,3 +288,44 @@ def test_bad_input_is_named(change, message):
 def test_bad_neighbourhoods_and_displacements_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call({"n_samples": 2, "max_sites": 10, "rng": np.random.default_rng(0)})
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"p": "0.2"}, r"p must be a number in \[0, 1\], got 0.2 \(str\)"),
+        ({"p": True}, r"p must be a number in \[0, 1\], got True \(bool\)"),
+        ({"dimension": 2.5}, r"dimension must be a whole number of at least 1, got 2.5 \(float\)"),
+        ({"n_workers": 2.0}, r"n_workers must be a whole number from 1 to 1024, got 2.0 \(float\)"),
+        ({"rng": 0}, r"rng must be a numpy.random.Generator, got 0 \(int\)"),
+    ],
+)
+def test_another_kind_is_named(change, message):
+    good = {"p": 0.2, "dimension": 3, "n_samples": 2, "max_sites": 10, "rng": np.random.default_rng(0)}
+    with pytest.raises(TypeError, match=message):
+        growth.grow(**(good | change))
+    with pytest.raises(TypeError, match=r"displacement must be integers, got \(0.5, 1\) \(float64\)"):
+        growth.connect(0.2, (0.5, 1), **{k: v for k, v in good.items() if k not in ("p", "dimension")})
+
+
+def test_what_takes_more_than_all_of_the_memory_is_refused(monkeypatch):
+    monkeypatch.setattr(arguments, "memory", lambda: 1e6)
+    how = {"n_samples": 9, "max_sites": 10_000, "rng": np.random.default_rng(0)}
+    assert growth.grow(0.2, 3, **how, n_workers=1).sizes.size == 9
+    with pytest.raises(
+        ValueError, match=r"max_sites must fit into the 0.001 GB of memory, got 10000, which takes 0.00308"
+    ):
+        growth.grow(0.2, 3, **how, n_workers=9)
+    with pytest.raises(
+        ValueError, match=r"max_sites must fit into the 0.001 GB of memory, got 10000, which takes 0.00"
+    ):
+        growth.connect(0.2, (1, 1), **how, n_workers=9)
+
+
+def test_small_integers_pass_over_no_end():
+    """2 max_sites - 1 of an int8 is -57: the table would be too small."""
+    grown = [
+        growth.grow(0.3, kind(3), n_samples=kind(20), max_sites=kind(100), rng=np.random.default_rng(1)).sizes
+        for kind in (int, np.int8)
+    ]
+    assert grown[0].tolist() == grown[1].tolist()

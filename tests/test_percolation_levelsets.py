@@ -1,6 +1,7 @@
 """Level sets against clusters that are unrolled, extrapolation against data that are made, the control, the command."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -237,6 +238,17 @@ def test_the_command_prints_the_table(capsys, tmp_path):
     assert len(json.loads(capsys.readouterr().out)["rows"]) == 6
 
 
+def extrapolated(**changes):
+    given = {
+        "lengths": np.arange(3, 7),
+        "means": np.ones((4, 2)),
+        "covariances": np.stack([np.eye(2)] * 4),
+        "n_fields": np.full(4, 9),
+        "nu": 1.0,
+    }
+    return levelsets.extrapolate(**(given | changes))
+
+
 @pytest.mark.parametrize(
     "call, error, message",
     [
@@ -250,6 +262,23 @@ def test_the_command_prints_the_table(capsys, tmp_path):
             lambda: levelsets.extrapolate(np.arange(3, 6), np.ones((3, 2)), np.ones((3, 2, 2)), np.full(3, 9), nu=1.0),
             ValueError,
             "lengths must be at least 4, got 3",
+        ),
+        (lambda: extrapolated(nu=math.nan), ValueError, "nu must be positive and finite, got nan"),
+        (lambda: extrapolated(nu=1e9), ValueError, "nu must tell the lengths apart .*, got 1e"),
+        (lambda: extrapolated(lengths=np.arange(9, 5, -1)), ValueError, r"lengths must rise, got \[9"),
+        (lambda: extrapolated(means=np.ones((4, 3))), ValueError, r"means, n_fields and .* got shapes \(4, 3\)"),
+        (lambda: extrapolated(covariances=-np.stack([np.eye(2)] * 4)), ValueError, "covariances must be positive def"),
+        (lambda: extrapolated(means="3"), TypeError, "means must be numbers, got 3"),
+        (
+            lambda: levelsets.torus_lengths(levelsets.Settings(), 2),
+            ValueError,
+            "dimension must be .* from 3 to 5, got 2",
+        ),
+        (lambda: levelsets.wrapping_densities(1j * np.ones((3, 3))), TypeError, "field must be numbers, got"),
+        (
+            lambda: levelsets.wrapping_densities(np.ma.masked_equal(np.eye(3), 0)),
+            TypeError,
+            "field must have no masked entries, got 6 of them",
         ),
         (lambda: levelsets.Settings(max_sites=1000), ValueError, "max_sites"),
         (lambda: levelsets.Settings(sites=1000), ValueError, "sites"),

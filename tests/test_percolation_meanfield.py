@@ -163,9 +163,9 @@ def test_arrays_broadcast():
         (lambda: meanfield.poisson(float("nan")), "q must be finite and at least 0, got nan"),
         (lambda: meanfield.neighbours(1.5, 3), r"p must lie in \[0, 1\], got 1.5"),
         (lambda: meanfield.poisson([2.0, float("inf")]), "q must be finite and at least 0, got inf"),
-        (lambda: meanfield.isolated(0.5, 0), "number of neighbours must be finite and at least 1, got 0"),
-        (lambda: meanfield.bethe(0.5, 1), "number of neighbours must be finite and at least 2, got 1"),
-        (lambda: meanfield.neighbours(0.5, np.inf), "number of neighbours must be finite and at least 1, got inf"),
+        (lambda: meanfield.isolated(0.5, 0), "n_neighbours must be finite and at least 1, got 0"),
+        (lambda: meanfield.bethe(0.5, 1), "n_neighbours must be finite and at least 2, got 1"),
+        (lambda: meanfield.neighbours(0.5, np.inf), "n_neighbours must be finite and at least 1, got inf"),
         (lambda: meanfield.conjugate_probability(0.5, 2), "must be finite and at least 3, got 2"),
     ],
 )

@@ -52,7 +52,9 @@ def test_refuses_when_a_few_clusters_rule_the_weights():
     [
         ({"p": 1}, "p must lie below 1"),
         ({"p": -0.1}, r"p must lie in \[0, 1\], got -0.1"),
-        ({"dimension": 1}, "dimension and n_samples must be at least 2, got 1 and 100"),
+        ({"dimension": 1}, "dimension must be a whole number of at least 2, got 1"),
+        ({"n_samples": 1}, "n_samples must be a whole number of at least 2, got 1"),
+        ({"n_samples": 10**13}, "n_samples must fit into the .* GB of memory, got 10000000000000, which takes"),
     ],
 )
 def test_bad_input_is_named(change, message):

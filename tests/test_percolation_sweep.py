@@ -14,7 +14,7 @@ import scipy.stats
 import strategies
 from hypothesis import given, settings
 
-from percolation import clusters, sweep
+from percolation import arguments, clusters, sweep
 
 
 def replay(lattice):
@@ -346,8 +346,9 @@ def test_binomial_weights_are_scipys(n, p):
         ({"p": [np.nan]}, r"p must lie in \[0, 1\], got nan"),
         ({"shape": (2**31, 2**31, 4)}, "shape must have at most 2.31 - 2 sites, got 18446744073709551616"),
         ({"n_runs": 1}, "n_runs must be a whole number of at least 2, got 1"),
-        ({"n_runs": 2.5}, "n_runs must be a whole number of at least 2, got 2.5"),
-        ({"n_workers": 0}, "n_workers must be at least 1, got 0"),
+        ({"n_workers": 0}, "n_workers must be a whole number from 1 to 1024, got 0"),
+        ({"shape": np.array([100, 100, 100, 100, 100], dtype=np.int8)}, "shape must have at most 2.31 - 2 sites, got"),
+        ({"n_runs": 10**12}, "n_runs must fit into the .* GB of memory, got 1000000000000, which takes 5e"),
     ],
 )
 def test_bad_input_is_named(change, message):
@@ -362,7 +363,7 @@ def test_bad_input_is_named(change, message):
         ({"shape": (2, 5)}, "shape must be at least 3 along a periodic axis"),
         ({"kind": "edge"}, "kind must be site or bond, got edge"),
         ({"n_runs": 0}, "n_runs must be a whole number of at least 1, got 0"),
-        ({"n_workers": 0}, "n_workers must be at least 1, got 0"),
+        ({"n_workers": 0}, "n_workers must be a whole number from 1 to 1024, got 0"),
     ],
 )
 def test_bad_input_of_wrapping_is_named(change, message):
@@ -374,3 +375,91 @@ def test_bad_input_of_wrapping_is_named(change, message):
 def test_lengths_that_are_no_integers_are_refused():
     with pytest.raises(TypeError, match=r"shape must be integers, got \(4\.5, 4\)"):
         sweep.sweep((4.5, 4), 0.5, n_runs=2, seeds=np.random.SeedSequence(0))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"shape": 4}, "shape must be integers, one an axis, got 4"),
+        ({"p": ["0.5"]}, "p must be numbers, got"),
+        ({"p": np.ma.array([0.5, 0.6], mask=[0, 1])}, "p must have no masked entries, got 1 of them"),
+        ({"n_runs": 2.5}, "n_runs must be a whole number of at least 2, got 2.5"),
+        ({"seeds": 0}, "seeds must be numpy's SeedSequence, got 0"),
+        ({"periodic": (1, 0)}, r"periodic must be one bool or 2, got \(1, 0\)"),
+    ],
+)
+def test_another_kind_is_named(change, message):
+    good = {"shape": (4, 4), "p": [0.5], "n_runs": 2, "seeds": np.random.SeedSequence(0)}
+    with pytest.raises(TypeError, match=message):
+        sweep.sweep(**(good | change))
+
+
+@pytest.mark.parametrize(
+    "order, message",
+    [
+        (np.full(9, 10**6), "order must be whole numbers from 0 to 8, got 1000000"),
+        (np.arange(9) + (np.arange(9) == 1) * 2**32, "order must be whole numbers from 0 to 8, got 4294967297"),
+        (np.arange(9) - 1, "order must be whole numbers from 0 to 8, got -1"),
+        (np.array([2**63, *range(8)], dtype=np.uint64), f"order must be whole numbers from 0 to 8, got {2**63}"),
+        (np.zeros(9, dtype=int), "order must hold each entry once, got 0 twice"),
+        (np.arange(8), r"order must have shape \(9,\), got \(8,\)"),
+        (np.arange(9).reshape(3, 3), r"order must have 1 axes, got shape \(3, 3\)"),
+    ],
+)
+def test_an_order_of_other_sites_is_refused(order, message):
+    with pytest.raises(ValueError, match=message):
+        sweep.wrapping_in_order(order, (3, 3))
+    if order.shape != (8,):  # where fewer sites are welcome
+        with pytest.raises(ValueError, match=message):
+            sweep.microcanonical(order, False, (3, 3), True)
+
+
+def test_bonds_that_the_lattice_lacks_are_refused():
+    with pytest.raises(
+        ValueError, match="order must hold bonds of the lattice, got 5, which leads out of an open face"
+    ):
+        sweep.microcanonical(np.array([0, 5]), True, (3, 3), False)
+    with pytest.raises(ValueError, match="order must be whole numbers from 0 to 17, got 18"):
+        sweep.microcanonical(np.array([18]), True, (3, 3), True)
+    with pytest.raises(TypeError, match="by_bond must be a bool, got 1"):
+        sweep.microcanonical(np.array([0]), 1, (3, 3), True)
+
+
+def test_what_takes_more_than_all_of_the_memory_is_refused(monkeypatch):
+    monkeypatch.setattr(arguments, "memory", lambda: 1e6)
+    how = {"shape": (100, 100), "n_runs": 8, "seeds": np.random.SeedSequence(0)}
+    assert sweep.wrapping(**how, n_workers=1).shape == (8, 2)
+    message = r"shape must fit into the 0.001 GB of memory, got \(100, 100\), which takes 0.00"
+    for call in (
+        lambda: sweep.wrapping(**how, n_workers=8),
+        lambda: sweep.sweep(p=0.5, **how, n_workers=8),
+        lambda: sweep.wrapping_in_order(np.arange(40_000), (200, 200)),
+        lambda: sweep.microcanonical(np.arange(40_000), False, (200, 200), True),
+        lambda: sweep.bonds((200, 200), True),
+    ):
+        with pytest.raises(ValueError, match=message.replace("100", "[12]00")):
+            call()
+    with pytest.raises(ValueError, match=r"p must fit .*, got shape \(10000,\) of float64, which takes 0.2"):
+        sweep.sweep(p=np.zeros(10_000), **how, n_workers=1)
+
+
+@pytest.mark.parametrize("order", [[2, 0, 1], np.array([2, 0, 1], dtype=">i8"), np.array([2, 9, 0, 9, 1])[::2]])
+def test_orders_of_every_kind_and_layout_give_the_same(order):
+    assert sweep.wrapping_in_order(order, (3,)).tolist() == [3]
+    assert sweep.microcanonical(order, False, [3], [True])[0].tolist() == [0, 1, 2, 3]
+    with pytest.raises(TypeError, match="order must be integers, got"):
+        sweep.wrapping_in_order(np.asarray(order, dtype=float), (3,))
+
+
+@pytest.mark.parametrize(
+    "n, p, message",
+    [
+        (-1, 0.5, "n must be a whole number from 0 to 9007199254740992, got -1"),
+        (2**63, 0.5, f"n must be a whole number from 0 to 9007199254740992, got {2**63}"),
+        (2**53, 0.5, "n must fit into the .* GB of memory, got 9007199254740992, which takes"),
+        (5, float("nan"), r"p must lie in \[0, 1\], got nan"),
+    ],
+)
+def test_a_binomial_of_other_numbers_is_refused(n, p, message):
+    with pytest.raises(ValueError, match=message):
+        sweep.binomial(n, p)

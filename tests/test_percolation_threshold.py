@@ -241,7 +241,34 @@ def test_the_command_prints_the_digits_that_are_known(value, error, text):
         (lambda rng: threshold.invade(3, np.array([2**40]), rng=rng), r"fewer than 2\^32 slots, got 1099511627776"),
         (
             lambda rng: threshold.extrapolate(2 ** np.arange(14), np.ones((2, 14)), 3),
-            "at least two runs and three checkpoints from 8192 on, got 2 and 1",
+            "at least two runs and three checkpoints from 8192 on, got shape \\(2, 14\\) and 1",
+        ),
+        (
+            lambda rng: threshold.invade(3, np.array([0, 9]), rng=rng),
+            "checkpoints must be whole .* from 1 to .*, got 0",
+        ),
+        (lambda rng: threshold.invade(3, [2**63], rng=rng), f"checkpoints must be whole .* from 1 to .*, got {2**63}"),
+        (lambda rng: threshold.invade(3, [], rng=rng), r"checkpoints must rise from at least 1, got \[\]"),
+        (lambda rng: threshold.invade(10**12, [1], rng=rng), "dimension must fit into the .* GB of memory, got"),
+        (lambda rng: threshold.series(0), "dimension must be a whole number of at least 1, got 0"),
+        (lambda rng: threshold.series(3, "edge"), "kind must be site or bond, got edge"),
+        (lambda rng: threshold.longest_run(13, "site", "corner"), "dimension must be .* from 1 to 12, got 13"),
+        (lambda rng: threshold.n_short_runs(-1), "invaded must be a whole number of at least 0, got -1"),
+        (
+            lambda rng: threshold.extrapolate(2 ** np.arange(20), np.ones((2, 19)), 3),
+            r"seen and short must be positive, \(n_runs, 20\) .* got shapes \(2, 19\) and None",
+        ),
+        (
+            lambda rng: threshold.extrapolate(2 ** np.arange(20), np.zeros((2, 20)), 3),
+            r"seen and short must be positive, \(n_runs, 20\) .* got shapes \(2, 20\) and None",
+        ),
+        (
+            lambda rng: threshold.extrapolate(2 ** np.arange(20), np.ones((2, 20)), 3, short=np.ones((2, 1, 21))),
+            r"seen and short must be positive, .* got shapes \(2, 20\) and \(2, 1, 21\)",
+        ),
+        (
+            lambda rng: threshold.extrapolate(2 ** np.arange(20)[::-1], np.ones((2, 20)), 3),
+            "checkpoints must rise from at least 1",
         ),
         (lambda rng: threshold.Settings(dimension=9, neighbourhood="corner"), "must be face for bonds and above"),
         (lambda rng: threshold.Settings(seconds=0), "greater than or equal to 1"),
@@ -254,3 +281,26 @@ def test_the_command_prints_the_digits_that_are_known(value, error, text):
 def test_bad_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call(np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    "checkpoints, message",
+    [
+        ((1.5, 2.5), r"checkpoints must be integers, got \(1.5, 2.5\) \(float64\)"),
+        (np.array([1.0, 2.0]), r"checkpoints must be integers, got .* \(float64\)"),
+        (np.ma.array([1, 2], mask=[0, 1]), "checkpoints must have no masked entries, got 1 of them"),
+    ],
+)
+def test_checkpoints_that_are_no_integers_are_refused(checkpoints, message):
+    for kind in ("site", "bond"):
+        with pytest.raises(TypeError, match=message):
+            threshold.invade(3, checkpoints, kind=kind, rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    "checkpoints", [[2, 9, 40], np.array([2, 9, 40], dtype=">i4"), np.array([2, 0, 9, 0, 40])[::2]]
+)
+def test_checkpoints_of_every_kind_and_layout_give_the_same(checkpoints):
+    expected = threshold.invade(3, np.array([2, 9, 40]), rng=np.random.default_rng(0))
+    found = threshold.invade(3, checkpoints, rng=np.random.default_rng(0))
+    assert found.tolist() == expected.tolist()

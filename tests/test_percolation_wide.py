@@ -152,25 +152,46 @@ def call(points=None, others=None, **changed):
     return wide.wide_covariance(points, others, **chosen)
 
 
+def sample(points=None, **changed):
+    chosen = {"n_samples": 1, "depth": 2, "activation": "erf", "weight_variance": 1.0, "rng": UnitNoise()} | changed
+    return wide.sample_wide(np.ones((3, 2)) if points is None else points, **chosen)
+
+
 @pytest.mark.parametrize(
     "mistake, message",
     [
         (lambda: call(np.ones(3)), r"rows of equal length, got shapes \(3,\) and \(3,\)"),
         (lambda: call(others=np.ones((3, 5))), r"rows of equal length, got shapes \(3, 2\) and \(3, 5\)"),
         (lambda: call(np.ones((3, 0))), r"rows of equal length, got shapes \(3, 0\)"),
-        (lambda: call(depth=0), "depth must be at least 1, got 0"),
+        (lambda: call(depth=0), "depth must be a whole number from 1 to 10000, got 0"),
         (lambda: call(activation="gelu"), "activation must be one of tanh, relu, erf, sin, got gelu"),
-        (lambda: call(weight_variance=0.0), "weight_variance must be positive .* got 0.0 and 0.0"),
-        (lambda: call(bias_variance=-1.0), "bias_variance at least 0, got 1.0 and -1.0"),
+        (lambda: call(weight_variance=0.0), "weight_variance must be positive and finite, got 0.0"),
+        (lambda: call(bias_variance=-1.0), "bias_variance must be at least 0 and finite, got -1.0"),
         (lambda: call(20 * np.ones((3, 2))), "variances before tanh must be small enough .* 1600 terms, got 400"),
         (
-            lambda: wide.sample_wide(
-                np.ones((3, 2)), n_samples=0, depth=2, activation="erf", weight_variance=1.0, rng=UnitNoise()
-            ),
-            "n_samples and n_landmarks must be at least 1, got 0 and 1000",
+            lambda: sample(n_samples=0),
+            "n_samples must be a whole number of at least 1, got 0",
         ),
+        (lambda: call(depth=2**63), f"depth must be a whole number from 1 to 10000, got {2**63}"),
+        (lambda: call(weight_variance=np.inf), "weight_variance must be positive and finite, got inf"),
+        (lambda: call(np.full((3, 2), np.nan)), "points must be finite, got nan"),
+        (lambda: call(np.full((3, 2), 1e200)), "must keep variances below 1e.150, got inf"),
+        (
+            lambda: call(activation="relu", weight_variance=1e100, depth=5),
+            r"must keep variances below 1e.150, got 2.5e.199",
+        ),
+        (lambda: sample(np.ones((0, 2))), r"points must be rows, at least one, got shape \(0, 2\)"),
+        (lambda: sample(n_landmarks=0), "n_landmarks must be a whole number of at least 1, got 0"),
+        (lambda: sample(n_samples=10**14), "n_samples must fit .*, got 100000000000000, which takes"),
     ],
 )
 def test_mistakes_are_refused(mistake, message):
     with pytest.raises(ValueError, match=message):
         mistake()
+
+
+def test_other_kinds_are_refused():
+    with pytest.raises(TypeError, match="points must be numbers, got"):
+        call([["1", "2"]])
+    with pytest.raises(TypeError, match=r"rng must be a numpy.random.Generator, got 0"):
+        sample(rng=0)
