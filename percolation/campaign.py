@@ -337,9 +337,7 @@ class _Journal:
         return self._damaged(f"its records do not fit this run, {type(error).__name__}: {error}")
 
     def _digest(self, key: str, content: bytes, seconds: float) -> bytes:
-        # The folder's name stands for the experiment, its version and its settings.
-        told = json.dumps([self._folder.name, key, seconds]).encode()
-        return hashlib.blake2b(content, key=hashlib.blake2b(told, digest_size=16).digest(), digest_size=16).digest()
+        return runs.seal(self._folder, json.dumps([key, seconds]), content)
 
     def _damaged(self, reason: str) -> RunError:
         return self._failure(sqlite3.DatabaseError(reason))

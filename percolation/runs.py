@@ -43,7 +43,6 @@ _MOST_JSON = 2**26  # bytes
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 
 
-
 class RunError(RuntimeError):
     """A run that cannot go on, in one line for the person who started it; ``folder`` is where."""
 
@@ -56,6 +55,13 @@ def digest(name: str, version: int, settings: BaseModel) -> str:
     """Return twelve hexadecimal digits that stand for an experiment, its version and its settings."""
     identity = json.dumps([name, version, settings.model_dump(mode="json")], sort_keys=True)
     return hashlib.blake2b(identity.encode(), digest_size=6).hexdigest()
+
+
+def seal(folder: Path, name: str, content: bytes | memoryview) -> bytes:
+    """Return sixteen bytes that stand for ``content``, kept under ``name`` for the run in ``folder``, and no other."""
+    # The folder's name stands for the experiment, its version and its settings.
+    owner = hashlib.blake2b(json.dumps([folder.name, name]).encode(), digest_size=16).digest()
+    return hashlib.blake2b(content, key=owner, digest_size=16).digest()
 
 
 def open_folder(out: Path, name: str, version: int, settings: BaseModel) -> Path:
@@ -71,7 +77,7 @@ def open_folder(out: Path, name: str, version: int, settings: BaseModel) -> Path
     record = {"experiment": name, "version": version, "settings": settings.model_dump(mode="json")}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        found = {path.name: path for path in folder.iterdir() if not _is_part(path)}
+        found = {path.name: path for path in folder.iterdir() if not is_part(path)}
         # SQLite, too, would wait for a pipe.
         for path in found.values():
             if (path.name in (*_FILES, _SUMS) or path.name.startswith(JOURNAL)) and not path.is_file():
@@ -142,11 +148,12 @@ def read_finished(folder: Path) -> tuple[xr.Dataset, dict[str, Any]]:
 def remove_parts(folder: Path) -> None:
     """Remove what :func:`write` left half-written in ``folder`` when its process was killed."""
     for path in folder.iterdir():
-        if _is_part(path):
+        if is_part(path):
             path.unlink(missing_ok=True)
 
 
-def _is_part(path: Path) -> bool:
+def is_part(path: Path) -> bool:
+    """Return whether ``path`` is named as what :func:`write` has half-written."""
     return re.fullmatch(r".+\.\d+\.part", path.name) is not None and not path.is_dir()
 
 
@@ -180,7 +187,7 @@ def open_file(path: Path) -> BinaryIO:
 
 
 def _read(path: Path, most: int = -1) -> bytes:
-    """Return the first ``most`` bytes of a file, or all."""
+    """Return the first ``most`` bytes of a regular file, or all."""
     try:
         with open_file(path) as file:
             return file.read(most)
