@@ -5,6 +5,8 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
+import sys
 
 import campaign_script
 import numpy as np
@@ -24,13 +26,15 @@ def experiment(*, stop_at=None, collect=None):
             raise KeyboardInterrupt
         return {"x": np.random.default_rng(seeds).random((2, 3)) * (task + 1)}
 
+    def stacked(settings, found):
+        return xr.Dataset({"x": (("task", "i", "j"), [arrays["x"] for arrays in found.values()])})
+
     return campaign.Experiment(
         name="three",
         version=1,
         tasks=lambda settings: {f"task={i}": i for i in range(3)},
         run_task=run_task,
-        collect=collect
-        or (lambda settings, found: xr.Dataset({"x": (("t", "i", "j"), [a["x"] for a in found.values()])})),
+        collect=collect or stacked,
         summarise=lambda settings, dataset: {"mean": float(dataset["x"].mean())},
         has_scratch=True,
     )
@@ -66,7 +70,7 @@ def folders(tmp_path_factory):
 
 
 def damage(path, kind, other):
-    """Put something else in the place of a file; numbers are places to cut the content at, or to change a byte of it."""
+    """Put something else in the place of a file: of a kind, or its content cut or changed at a share of it."""
     content = path.read_bytes() if path.exists() else b""
     path.unlink(missing_ok=True)
     if kind == "empty":
@@ -97,7 +101,7 @@ def shares(n):
 
 
 def attempt(out, clean):
-    """Return whether the run is refused, in one line and soon; otherwise it is the clean one, and nothing is left over."""
+    """Return whether the run is refused, in one line and soon; otherwise it is the clean one and leaves nothing over."""
 
     def stop(*_):
         raise AssertionError("it waits")
@@ -105,13 +109,15 @@ def attempt(out, clean):
     signal.signal(signal.SIGALRM, stop)
     signal.alarm(20)
     try:
-        found = run(out)
+        found, complaint = run(out), ""
     except runs.RunError as error:
-        assert "\n" not in str(error)
-        assert str(out) in str(error)
-        return True
+        found, complaint = None, str(error)
     finally:
         signal.alarm(0)
+    if found is None:
+        assert "\n" not in complaint
+        assert str(out) in complaint
+        return True
     assert found.dataset.identical(clean.dataset)
     assert found.summary == clean.summary
     assert {path.name for path in found.folder.iterdir()} == FILES
@@ -137,7 +143,7 @@ def test_an_unfinished_folder_with_any_file_damaged_is_refused_or_ends_the_same(
     folder, other = pairs["unfinished"]
     foreign = other / name if (other / name).is_file() else other / "journal.sqlite"
     refused = []
-    for i, kind in enumerate((*KINDS, *(shares(20) if (folder / name).is_file() else []))):
+    for i, kind in enumerate((*KINDS, *(shares(12) if (folder / name).is_file() else []))):
         copy = tmp_path / str(i) / folder.name
         shutil.copytree(folder, copy)
         if name == "scratch":
@@ -328,3 +334,10 @@ def test_only_regular_files_are_opened(tmp_path):
     (tmp_path / "link").symlink_to("file")
     with runs.open_file(tmp_path / "link") as file:
         assert file.read() == b"text"
+
+
+def test_killed_at_any_of_its_events_it_ends_the_same_and_leaves_nothing_over(tmp_path):
+    command = [sys.executable, campaign_script.__file__, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.stderr == ""
+    assert int(done.stdout) > 60
