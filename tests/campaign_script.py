@@ -111,7 +111,7 @@ def kills(out: Path) -> None:
             if (found / name).read_bytes() != (whole / name).read_bytes():
                 sys.exit(f"killed at event {n}: {name}")
         n += 1
-    print(n)
+    sys.stdout.write(f"{n}\n")
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def shares(n):
 
 
 def attempt(out, clean):
-    """Return whether the run is refused, in one line and soon; otherwise it is the clean one and leaves nothing over."""
+    """Return whether the run is refused, in one line and soon; if not, it is the clean one and leaves nothing over."""
 
     def stop(*_):
         raise AssertionError("it waits")
