@@ -1,7 +1,7 @@
 """A campaign of slow tasks for the tests to kill.
 
-``python campaign_script.py OUT LOG WORKERS SECONDS`` runs it; ``python campaign_script.py OUT`` kills a small one at each
-of its events, once each, and goes on with it.
+``python campaign_script.py OUT LOG WORKERS SECONDS`` runs it; ``python campaign_script.py OUT`` kills a small one at
+each of its events in turn, and goes on with it.
 """
 
 import os
