@@ -264,7 +264,9 @@ def write_dataset(path: Path, dataset: xr.Dataset) -> None:
         for name, variable in dataset.variables.items()
         if variable.size and variable.ndim and variable.dtype.kind in "biuf"
     }
-    write(path, lambda part: dataset.to_netcdf(part, engine="h5netcdf", encoding=encoding))
+    # In memory first: HDF5 that meets a full disk complains long after, from wherever its objects are thrown away.
+    content = dataset.to_netcdf(engine="h5netcdf", encoding=encoding)
+    write(path, lambda part: part.write_bytes(content))
 
 
 def provenance(seconds: float, device: str) -> dict[str, Any]:

@@ -341,3 +341,24 @@ def test_killed_at_any_of_its_events_it_ends_the_same_and_leaves_nothing_over(tm
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.stderr == ""
     assert int(done.stdout) > 60
+
+
+def test_a_disk_that_is_full_at_the_end_is_one_line_and_no_more(tmp_path):
+    """HDF5 on the disk itself goes on to complain when its objects are thrown away."""
+    script = (
+        "import resource, signal, sys\n"
+        "from pathlib import Path\n"
+        "import numpy as np, xarray as xr\n"
+        "from percolation import runs\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"
+        "numbers = np.random.default_rng(0).random((4, 20000))\n"
+        "try:\n"
+        "    runs.write_dataset(Path(sys.argv[1]) / 'result.nc', xr.Dataset({'x': (('i', 'j'), numbers)}))\n"
+        "except runs.RunError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"cannot write {tmp_path / 'result.nc'}: File too large\n"
+    assert list(tmp_path.iterdir()) == []
