@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -145,11 +144,7 @@ def run(
             if not is_reused:
                 _finish(experiment, settings, journal, folder, n_workers, device, show_progress)
     dataset, summary = runs.read_finished(folder)
-    # Only a result that can be read makes the rest superfluous.
-    for path in folder.glob(f"{runs.JOURNAL}*"):
-        path.unlink(missing_ok=True)
-    runs.remove_parts(folder)
-    shutil.rmtree(folder / "scratch", ignore_errors=True)
+    runs.remove_leftovers(folder)  # only a result that can be read makes them superfluous
     return Run(folder=folder, dataset=dataset, summary=summary, is_reused=is_reused)
 
 
@@ -194,7 +189,7 @@ def _scratch(experiment: Experiment[S, T], folder: Path) -> Path | None:
     """Return the folder for the caches of an experiment that asks for one."""
     if not experiment.has_scratch:
         return None
-    scratch = folder / "scratch"
+    scratch = folder / runs.SCRATCH
     try:
         scratch.mkdir(exist_ok=True)
     except OSError as error:
@@ -337,7 +332,7 @@ class _Journal:
         return self._damaged(f"its records do not fit this run, {type(error).__name__}: {error}")
 
     def _digest(self, key: str, content: bytes, seconds: float) -> bytes:
-        return runs.seal(self._folder, json.dumps([key, seconds]), content)
+        return runs.seal(self._folder, json.dumps([key, float(seconds)]), content)
 
     def _damaged(self, reason: str) -> RunError:
         return self._failure(sqlite3.DatabaseError(reason))

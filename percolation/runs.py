@@ -15,6 +15,7 @@ Every file is written beside its place and renamed into it, so that a reader nev
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import errno
 import hashlib
@@ -25,10 +26,11 @@ import math
 import os
 import platform
 import re
+import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -37,6 +39,8 @@ from pydantic import BaseModel
 
 _LIBRARIES = ("input-connectivity", "numpy", "scipy", "numba", "torch", "torchvision", "scikit-learn", "xarray")
 JOURNAL = "journal.sqlite"
+_JOURNALS = tuple(JOURNAL + ending for ending in ("", "-journal", "-shm", "-wal"))  # with what SQLite puts beside it
+SCRATCH = "scratch"
 _FILES = ("provenance.json", "result.nc", "settings.json", "summary.json")
 _SUMS = "SHA256SUMS"
 _MOST_JSON = 2**26  # bytes
@@ -80,7 +84,7 @@ def open_folder(out: Path, name: str, version: int, settings: BaseModel) -> Path
         found = {path.name: path for path in folder.iterdir() if not is_part(path)}
         # SQLite, too, would wait for a pipe.
         for path in found.values():
-            if (path.name in (*_FILES, _SUMS) or path.name.startswith(JOURNAL)) and not path.is_file():
+            if path.name in (*_FILES, _SUMS, *_JOURNALS) and not path.is_file():
                 raise RunError(f"{path} must be a regular file; nothing was changed, move it away", folder)
         # The journal is removed after the digests are written: asked for in this order, no other process deceives.
         if "result.nc" in found and JOURNAL not in found and not is_finished(folder):
@@ -147,8 +151,19 @@ def read_finished(folder: Path) -> tuple[xr.Dataset, dict[str, Any]]:
 
 def remove_parts(folder: Path) -> None:
     """Remove what :func:`write` left half-written in ``folder`` when its process was killed."""
-    for path in folder.iterdir():
-        if is_part(path):
+    _remove(path for path in folder.iterdir() if is_part(path))
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what only a run under way needs, from the folder of a finished one."""
+    remove_parts(folder)
+    _remove(folder / name for name in _JOURNALS)
+    shutil.rmtree(folder / SCRATCH, ignore_errors=True)
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        with contextlib.suppress(OSError):  # a folder that may only be read is read
             path.unlink(missing_ok=True)
 
 

@@ -316,10 +316,11 @@ def test_only_what_a_killed_run_left_is_removed(folders, tmp_path):
     (copy / "scratch").mkdir()
     (copy / "scratch" / "a.pt.7.part").touch()
     assert not attempt(tmp_path, clean)
-    (copy / "notes.part").write_text("mine")
-    (copy / "pictures").mkdir()
+    mine = {"notes.part", "journal.sqlite.old", "pictures"}
+    for name in mine:
+        (copy / name).mkdir()
     assert run(tmp_path).is_reused
-    assert {path.name for path in copy.iterdir()} == FILES | {"notes.part", "pictures"}
+    assert {path.name for path in copy.iterdir()} == FILES | mine
 
 
 def test_only_regular_files_are_opened(tmp_path):
