@@ -178,7 +178,7 @@ def _finish(
     if experiment.seconds is not None:
         summary["seconds"] = round(seconds / n_workers, 1)
     record = runs.provenance(time.perf_counter() - start, device) | {"seconds_of_tasks": round(seconds, 3)}
-    journal.stand()
+    journal.check_place()
     runs.write_json(folder / "provenance.json", record)
     runs.write_json(folder / "summary.json", summary)
     runs.write_dataset(folder / "result.nc", dataset)
@@ -295,7 +295,7 @@ class _Journal:
 
     def write(self, key: str, arrays: Arrays, seconds: float) -> None:
         """Keep the arrays of one finished task, in one transaction."""
-        self.stand()
+        self.check_place()
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
         content = buffer.getvalue()
@@ -310,7 +310,7 @@ class _Journal:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
 
-    def stand(self) -> None:
+    def check_place(self) -> None:
         """Raise RunError if the journal is no longer in its folder, where the result is to be written."""
         if self._stat() != self._place:
             raise self._moved()

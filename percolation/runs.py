@@ -206,8 +206,10 @@ def _read(path: Path, most: int = -1) -> bytes:
     try:
         with open_file(path) as file:
             return file.read(most)
-    except (OSError, MemoryError) as error:
-        raise _damaged(path, getattr(error, "strerror", None) or error) from error
+    except OSError as error:
+        raise _damaged(path, error.strerror or error) from error
+    except MemoryError as error:
+        raise _damaged(path, "it does not fit into the memory") from error
 
 
 def write(path: Path, save: Callable[[Path], object]) -> None:

@@ -213,6 +213,14 @@ def test_settings_inside_and_beside_must_agree(folders, tmp_path):
     assert not attempt(folder.parent, clean)
 
 
+def test_a_file_that_fits_into_no_memory_is_refused(folders, tmp_path):
+    folder = folders[0]["finished"][0]
+    shutil.copytree(folder, tmp_path / folder.name)
+    os.truncate(tmp_path / folder.name / "result.nc", 2**43)  # a hole
+    with pytest.raises(runs.RunError, match=r"result.nc is damaged \(it does not fit into the memory\)"):
+        run(tmp_path)
+
+
 def test_a_result_without_its_digests_is_refused(folders, tmp_path):
     folder = folders[0]["finished"][0]
     shutil.copytree(folder, tmp_path / folder.name)
