@@ -84,7 +84,8 @@ def open_folder(out: Path, name: str, version: int, settings: BaseModel) -> Path
         found = {path.name: path for path in folder.iterdir() if not is_part(path)}
         # SQLite, too, would wait for a pipe.
         for path in found.values():
-            if path.name in (*_FILES, _SUMS, *_JOURNALS) and not path.is_file():
+            is_ours = path.name in (*_FILES, _SUMS, *_JOURNALS)
+            if is_ours and not path.is_file() and os.path.lexists(path):  # SQLite's come and go
                 raise RunError(f"{path} must be a regular file; nothing was changed, move it away", folder)
         # The journal is removed after the digests are written: asked for in this order, no other process deceives.
         if "result.nc" in found and JOURNAL not in found and not is_finished(folder):
