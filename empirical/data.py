@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import lzma
 import sys
 import tokenize
+import warnings
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from sklearn.datasets import load_digits
 from torch.nn import functional
 
 from empirical.models import IMAGE_SHAPE, N_CLASSES
+from percolation import runs
 
 CACHE = Path("~/.cache/input-connectivity")
 
@@ -147,9 +150,10 @@ def _cifar10() -> dict[str, np.ndarray]:
     return arrays
 
 
+# The header of an array is parsed as Python's own syntax, and its numbers may be any.
 _DAMAGE = (
-    *(ValueError, EOFError, OSError, OverflowError, RuntimeError, MemoryError),
-    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+    *(ValueError, TypeError, EOFError, OSError, OverflowError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, tokenize.TokenError, SyntaxError),
 )
 
 
@@ -158,7 +162,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise ValueError(f"data must be digits, cifar10 or an .npz file that is there, got {path}")
     try:
-        with path.open("rb") as file:
+        with runs.open_file(path) as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a damaged header: the arrays are checked
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ValueError("it holds one array")
@@ -167,7 +172,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
                 raise ValueError(f"it lacks {', '.join(missing)}")
             arrays = {name: archive[name] for name in names}
     except _DAMAGE as error:
-        raise ValueError(f"{path} must be an .npz file with {', '.join(names)}: {error}") from error
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"{path} must be an .npz file with {', '.join(names)}: {reason}") from error
     for part in ("train", "test"):
         images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != IMAGE_SHAPE or not len(images):

@@ -12,7 +12,7 @@ import zipfile
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, BinaryIO, get_args
 
 import numpy as np
 import torch
@@ -179,7 +179,7 @@ _DAMAGE = (
 )
 
 
-def save(training: Training, path: Path) -> None:
+def save(training: Training, path: Path | BinaryIO) -> None:
     """Write the training to ``path``."""
     content = {
         "network": training.network.state_dict(),
@@ -189,7 +189,7 @@ def save(training: Training, path: Path) -> None:
     torch.save(content, path)
 
 
-def load(training: Training, path: Path) -> None:
+def load(training: Training, path: Path | BinaryIO) -> None:
     """Bring ``training``, of the same network and learning rate, to where the one in ``path`` was saved.
 
     Raises
@@ -202,6 +202,8 @@ def load(training: Training, path: Path) -> None:
             damaged = archive.testzip()  # torch itself does not look at the check sums
         if damaged is not None:
             raise ValueError(f"{damaged} does not match its check sum")
+        if not isinstance(path, Path):
+            path.seek(0)
         content = torch.load(path, map_location=device_of(training.network), weights_only=True)
         network, optimiser, done = (content[name] for name in ("network", "optimiser", "done"))
         shapes = {name: tensor.shape for name, tensor in training.network.state_dict().items()}

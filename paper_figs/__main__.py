@@ -142,6 +142,9 @@ def main(arguments: list[str] | None = None) -> None:
 def _prepare(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.iterdir():
+            if runs.is_part(path) and path.name.split(".")[0] in (*PLOTS, "index"):
+                path.unlink(missing_ok=True)
     except OSError as error:
         raise runs.RunError(f"cannot use {folder}: {error.strerror or error}", folder) from error
 
@@ -182,8 +185,8 @@ def _is_kept(name: str, options: Options) -> bool:
 
 
 def _kept(name: str) -> tuple[xr.Dataset, Path]:
-    """Return the dataset of the kept run and its folder."""
-    return runs.read_dataset(KEPT / name / "result.nc"), KEPT / name
+    """Return the dataset of the kept run and its folder; its files are those that were written together."""
+    return runs.read_finished(KEPT / name)[0], KEPT / name
 
 
 def _settings(name: str, options: Options) -> Any:
@@ -191,7 +194,7 @@ def _settings(name: str, options: Options) -> Any:
     plot = PLOTS[name]
     chosen = plot.settings[options.preset or _DEFAULT]
     if _is_kept(name, options):
-        return type(chosen).model_validate(runs.read_json(KEPT / name / "settings.json")["settings"])
+        return type(chosen).model_validate_json(_kept(name)[0].attrs["settings"])
     fields = chosen.model_dump() | {"seed": options.seed}
     if plot.with_data is not None:
         return plot.with_data(type(chosen)(**fields), options.data or "digits")

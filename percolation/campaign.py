@@ -2,6 +2,7 @@
 
 An experiment is a list of tasks, each a pure function of (settings, task, seed of the task). A finished task is written
 to ``journal.sqlite`` in one transaction and is never done again; when all are there they are folded into ``result.nc``.
+Each record carries a digest of the run, the task and the arrays, so that no other run's is taken for it.
 The seed of a task comes from the run's seed and the task's key alone, so that neither the number of workers nor the
 order of the tasks, nor an interruption, nor a task added later changes a number.
 """
@@ -11,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import shutil
 import sqlite3
 import threading
 import time
@@ -134,43 +134,64 @@ def run(
     Raises
     ------
     RunError
-        If the folder cannot be used (another settings, damaged, in use, not writable) or the disk is full. Finished
-        tasks are kept, and the same call goes on.
+        If the folder cannot be used (another run's files, damaged, in use, not writable, moved away meanwhile) or the
+        disk is full. Finished tasks are kept, and the same call goes on.
     """
     folder = runs.open_folder(out, experiment.name, experiment.version, settings)
-    result = folder / "result.nc"
-    is_reused = result.exists()
+    is_reused = runs.is_finished(folder)
     if not is_reused:
-        start = time.perf_counter()
-        tasks = dict(experiment.tasks(settings))
         # One thread of linear algebra a worker: workers already use the cores, and sums then do not depend on either.
         with _Journal(folder) as journal, threadpool_limits(limits=1, user_api="blas"):
-            _run_missing(experiment, settings, tasks, journal, _scratch(experiment, folder), n_workers, show_progress)
-            finished = journal.keys()
-            arrays = {key: journal.read(key) for key in tasks if key in finished}
-            seconds = journal.seconds()
-        dataset = experiment.collect(settings, arrays)
-        dataset.attrs["settings"] = json.dumps(settings.model_dump(mode="json"), sort_keys=True)
-        record = runs.provenance(time.perf_counter() - start, device)
-        runs.write_json(folder / "provenance.json", record | {"seconds_of_tasks": round(seconds, 3)})
-        summary = experiment.summarise(settings, dataset)
-        if experiment.seconds is not None:
-            summary["seconds"] = round(seconds / n_workers, 1)
-        runs.write_json(folder / "summary.json", summary)
-        runs.write_dataset(result, dataset)
-    dataset = runs.read_dataset(result)
-    summary = runs.read_json(folder / "summary.json")
-    # Only a result that can be read makes them superfluous.
-    (folder / "journal.sqlite").unlink(missing_ok=True)
-    shutil.rmtree(folder / "scratch", ignore_errors=True)
+            is_reused = runs.is_finished(folder)  # by a process that held the journal until now
+            if not is_reused:
+                _finish(experiment, settings, journal, folder, n_workers, device, show_progress)
+    dataset, summary = runs.read_finished(folder)
+    runs.remove_leftovers(folder)  # only a result that can be read makes them superfluous
     return Run(folder=folder, dataset=dataset, summary=summary, is_reused=is_reused)
+
+
+def _finish(
+    experiment: Experiment[S, T],
+    settings: S,
+    journal: _Journal,
+    folder: Path,
+    n_workers: int,
+    device: str,
+    show_progress: bool,
+) -> None:
+    """Run what is missing and write the files of the finished run, while no other process can."""
+    start = time.perf_counter()
+    scratch = _scratch(experiment, folder)
+    for place in (folder, *([] if scratch is None else [scratch])):
+        runs.remove_parts(place)
+    tasks = dict(experiment.tasks(settings))
+    is_resumed = bool(journal.keys())
+    _run_missing(experiment, settings, tasks, journal, scratch, n_workers, show_progress)
+    finished = journal.keys()
+    try:
+        dataset = experiment.collect(settings, {key: journal.read(key) for key in tasks if key in finished})
+        dataset.attrs["settings"] = json.dumps(settings.model_dump(mode="json"), sort_keys=True)
+        summary = experiment.summarise(settings, dataset)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        if not is_resumed:  # the mistake is the experiment's
+            raise
+        raise journal.misfit(error) from error
+    seconds = journal.seconds()
+    if experiment.seconds is not None:
+        summary["seconds"] = round(seconds / n_workers, 1)
+    record = runs.provenance(time.perf_counter() - start, device) | {"seconds_of_tasks": round(seconds, 3)}
+    journal.check_place()
+    runs.write_json(folder / "provenance.json", record)
+    runs.write_json(folder / "summary.json", summary)
+    runs.write_dataset(folder / "result.nc", dataset)
+    runs.finish(folder)
 
 
 def _scratch(experiment: Experiment[S, T], folder: Path) -> Path | None:
     """Return the folder for the caches of an experiment that asks for one."""
     if not experiment.has_scratch:
         return None
-    scratch = folder / "scratch"
+    scratch = folder / runs.SCRATCH
     try:
         scratch.mkdir(exist_ok=True)
     except OSError as error:
@@ -241,26 +262,40 @@ def _run_missing(
 class _Journal:
     """The finished tasks of one run folder, held by one process at a time."""
 
+    _SCHEMA = "CREATE TABLE tasks (key TEXT PRIMARY KEY, arrays BLOB, digest BLOB, seconds REAL)"
+
     def __init__(self, folder: Path) -> None:
-        self._path = folder / "journal.sqlite"
+        self._path = folder / runs.JOURNAL
         self._folder = folder
 
     def __enter__(self) -> _Journal:
         try:
             self._connection = sqlite3.connect(self._path, timeout=0, isolation_level=None)
-            # One process at a time; the lock goes with the process, however it ends.
-            self._connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._connection.execute("BEGIN EXCLUSIVE")
-            self._connection.execute(
-                "CREATE TABLE IF NOT EXISTS tasks (key TEXT PRIMARY KEY, arrays BLOB, digest BLOB, seconds REAL)"
-            )
-            self._connection.execute("COMMIT")
-            answer = self._connection.execute("PRAGMA quick_check").fetchone()[0]
-            if answer != "ok":
-                raise sqlite3.DatabaseError(answer)
         except sqlite3.Error as error:
             raise self._failure(error) from error
+        try:
+            self._open()
+        except BaseException:
+            self._connection.close()
+            raise
         return self
+
+    def _open(self) -> None:
+        # One process at a time; the lock goes with the process, however it ends.
+        self._ask("PRAGMA locking_mode = EXCLUSIVE")
+        self._ask("BEGIN EXCLUSIVE")
+        schema = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"
+        if not self._ask(schema):
+            self._ask(self._SCHEMA)
+        self._ask("COMMIT")
+        self._place = self._stat()
+        if self._ask(schema) != [(self._SCHEMA,)]:
+            raise self._damaged("its tables are not those of a journal")
+        answer = self._ask("PRAGMA quick_check")[0][0]
+        if answer != "ok":
+            raise self._damaged(answer)
+        for (key,) in self._ask("SELECT key FROM tasks"):
+            self.read(key)
 
     def __exit__(self, *_: object) -> None:
         self._connection.close()
@@ -275,18 +310,47 @@ class _Journal:
 
     def write(self, key: str, arrays: Arrays, seconds: float) -> None:
         """Keep the arrays of one finished task, in one transaction."""
+        self.check_place()
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
         content = buffer.getvalue()
-        self._ask("INSERT INTO tasks VALUES (?, ?, ?, ?)", (key, content, _checksum(key, content), seconds))
+        self._ask("INSERT INTO tasks VALUES (?, ?, ?, ?)", (key, content, self._digest(key, content, seconds), seconds))
 
     def read(self, key: str) -> Arrays:
         """Return the arrays of one finished task."""
-        content, checksum = self._ask("SELECT arrays, digest FROM tasks WHERE key = ?", (key,))[0]
-        if _checksum(key, content) != checksum:
-            raise self._failure(sqlite3.DatabaseError(f"the record of task {key!r} does not match its checksum"))
+        content, digest, seconds = self._ask("SELECT arrays, digest, seconds FROM tasks WHERE key IS ?", (key,))[0]
+        is_record = isinstance(key, str) and isinstance(content, bytes) and isinstance(seconds, float)
+        if not is_record or self._digest(key, content, seconds) != digest:
+            raise self._damaged(f"the record of task {key!r} was not written by this run")
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
+
+    def check_place(self) -> None:
+        """Raise RunError if the journal is no longer in its folder, where the result is to be written."""
+        if self._stat() != self._place:
+            raise self._moved()
+
+    def _stat(self) -> tuple[int, int]:
+        """Return what tells the file of the journal from any other."""
+        try:
+            found = self._path.stat()
+        except OSError as error:
+            raise self._moved() from error
+        return found.st_dev, found.st_ino
+
+    def _moved(self) -> RunError:
+        message = f"{self._folder} was moved or removed while it was in use; move it back to go on with its tasks"
+        return RunError(message, self._folder)
+
+    def misfit(self, error: Exception) -> RunError:
+        """Return what to say when the result cannot be made of records that were there before."""
+        return self._damaged(f"its records do not fit this run, {type(error).__name__}: {error}")
+
+    def _digest(self, key: str, content: bytes, seconds: float) -> bytes:
+        return runs.seal(self._folder, json.dumps([key, float(seconds)]), content)
+
+    def _damaged(self, reason: str) -> RunError:
+        return self._failure(sqlite3.DatabaseError(reason))
 
     def _ask(self, statement: str, values: tuple[object, ...] = ()) -> list[Any]:
         try:
@@ -306,8 +370,4 @@ class _Journal:
             what = f"cannot be written ({error}); make the folder writable, or give another --out"
         else:
             what = f"is damaged ({error}); nothing was changed, move it away to compute its tasks again"
-        return RunError(f"{self._path} {what}", self._folder)
-
-
-def _checksum(key: str, content: bytes) -> bytes:
-    return hashlib.blake2b(content, key=key.encode()[:64], digest_size=16).digest()
+        return RunError(f"{self._path} {' '.join(what.split())}", self._folder)

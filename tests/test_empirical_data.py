@@ -1,6 +1,10 @@
 """Data sets: the digits, files of the same form, and every way in which a file can be wrong."""
 
+import os
+import struct
 import urllib.error
+import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -129,3 +133,51 @@ def test_any_damage_of_a_file_is_one_line(tmp_path):
             complaints.append(str(error))
     assert len(complaints) > 10
     assert all(complaint.startswith(str(path)) for complaint in complaints)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *(
+            "(" * 200,
+            "(" * 5000,
+            "-" * 9000 + "1",
+            "1+" * 4000 + "1",
+            "{1: 2, 'a': 3}",
+            "{[]: 1}",
+            "if:",
+            "x",
+            "\0",
+            "9" * 5000,
+        ),
+        *(
+            f"{{'descr': {kind}, 'fortran_order': False, 'shape': (3, 3, 32, 32)}}"
+            for kind in ("'<f8,('", "None", "'O'", "[1]")
+        ),
+        *(
+            f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}"
+            for shape in ("(-2,)", "(2.0,)", "2", "(2L,)", f"({10**30},)", f"({2**62},)", f"(0, {2**63})", "(1,) * 99")
+        ),
+    ],
+)
+def test_any_header_of_an_array_is_one_line(header, tmp_path):
+    """Headers are read as Python's own syntax: as many kinds of errors as that has, and warnings."""
+    path = tmp_path / "images.npz"
+    with path.open("wb") as file:
+        np.savez(file, **_arrays())
+    with zipfile.ZipFile(path, "a") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # two members of one name: the last one counts
+        content = b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header.encode() + bytes(100)
+        archive.writestr("x_train.npy", content)
+    with pytest.raises(ValueError, match=r"images\.npz(: x_train| must be an \.npz file)") as caught:
+        data.load(str(path))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400 + len(str(path))
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npz")
+    (tmp_path / "zero.npz").symlink_to("/dev/zero")
+    for name in ("pipe.npz", "zero.npz", "."):
+        with pytest.raises(ValueError, match=r"data must be digits, cifar10 or an \.npz file that is there, got "):
+            data.load(str(tmp_path / name))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -228,6 +229,16 @@ def test_the_last_four_checkpoints_are_kept_and_a_damaged_one_is_passed_over(tmp
     ):
         newest.write_bytes(damage)
         assert _bring(tmp_path, 6) == [(5, 6)]
+    for other in (tmp_path / "other" / "scratch", tmp_path / "run" / "scratch"):
+        other.mkdir(parents=True)
+        _bring(other, 6)
+        shutil.copy(other / newest.name, newest)
+        assert _bring(tmp_path, 6) == [(5, 6)]  # another run's
+    shutil.copy(tmp_path / "a batches=5.pt", newest)
+    assert _bring(tmp_path, 6) == [(5, 6)]  # another stage's
+    newest.unlink()
+    os.mkfifo(newest)
+    assert _bring(tmp_path, 6) == [(5, 6)]
     for foreign in ([1, 2], {"done": 6}, {"network": {}, "optimiser": {}, "done": 6}):
         torch.save(foreign, newest)
         (tmp_path / "a batches=abc.pt").write_bytes(b"")

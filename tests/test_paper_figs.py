@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,6 +100,38 @@ def test_a_kept_run_is_drawn_unless_it_is_asked_for_anew(tmp_path, monkeypatch, 
         assert (tmp_path / "report" / "fig08.png").read_bytes() != kept
     command.main(["fig08"])
     assert (tmp_path / "report" / "fig08.png").read_bytes() == kept
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("name", [path.name for path in sorted(command.KEPT.iterdir())])
+def test_kept_runs_are_whole_and_of_a_figure(name):
+    dataset, folder = command._kept(name)
+    assert name in command.PLOTS
+    record = runs.read_json(folder / "settings.json")
+    assert record["experiment"] == command.PLOTS[name].experiment("cpu").name
+    settings = command._settings(name, command.Options(names=(name,))).model_dump(mode="json")
+    assert {field: settings[field] for field in record["settings"]} == record["settings"]
+    assert dataset.sizes
+
+
+@pytest.mark.parametrize("file", ["SHA256SUMS", "provenance.json", "result.nc", "settings.json", "summary.json"])
+def test_a_kept_run_with_another_runs_file_is_not_drawn(file, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "KEPT", tmp_path)
+    shutil.copytree(Path(command.__file__).parent / "data" / "fig09", tmp_path / "fig09")
+    shutil.copy(Path(command.__file__).parent / "data" / "fig10" / file, tmp_path / "fig09")
+    for more in ([], ["--recompute"]):
+        with pytest.raises(SystemExit) as stopped:
+            command.main(["fig09", "--out", str(tmp_path / "runs"), "--to", str(tmp_path / "report"), "--json", *more])
+        assert stopped.value.code == 2
+        assert re.fullmatch(r"paper_figs: \S+ is damaged \(.*SHA256SUMS\); .*\n", capsys.readouterr().err)
+    assert not list((tmp_path / "report").iterdir())
+
+
+def test_what_a_killed_command_left_of_a_figure_is_removed(tmp_path, runs_folder, capsys):
+    for name in ("fig08.png.123.part", "index.html.9.part", "mine.png.123.part", "fig08.png"):
+        (tmp_path / name).write_text("half")
+    command.main(["fig08", "--preset", "ci", "--out", str(runs_folder), "--to", str(tmp_path), "--json"])
+    assert {path.name for path in tmp_path.iterdir()} == {"fig08.png", "fig08.pdf", "mine.png.123.part"}
     capsys.readouterr()
 
 

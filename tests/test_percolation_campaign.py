@@ -130,7 +130,7 @@ def test_a_changed_record_in_the_journal_is_noticed(tmp_path):
         journal.write("a", {"x": np.arange(3)}, 0.1)
         np.testing.assert_array_equal(journal.read("a")["x"], [0, 1, 2])
         journal._ask("UPDATE tasks SET digest = x'00'")
-        with pytest.raises(runs.RunError, match="the record of task 'a' does not match its checksum"):
+        with pytest.raises(runs.RunError, match="the record of task 'a' was not written by this run"):
             journal.read("a")
 
 
