@@ -22,12 +22,11 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lipschitz import torchvision_operators
+from percolation import arguments
 
 torchvision_operators.declare()
 
 from torchvision.models.resnet import BasicBlock, ResNet  # noqa: E402
-
-from percolation import arguments
 
 N_CLASSES = 10
 IMAGE_SHAPE = (3, 32, 32)

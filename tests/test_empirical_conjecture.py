@@ -159,7 +159,7 @@ def test_the_ratio_of_means_counts_the_pairs_of_all_networks_alike(run):
 
 def test_the_readme_s_ratio_of_means_is_that_of_the_kept_run_s_networks():
     """The kept run has no pairs by network: they are counted in its networks, where README has the largest factor."""
-    dataset = runs.read_dataset(Path(paper_figs.__file__).parent / "data" / "conjecture" / "result.nc")
+    dataset = runs.read_finished(Path(paper_figs.__file__).parent / "data" / "conjecture")[0]
     chosen = Settings.model_validate_json(dataset.attrs["settings"])
     kept = dataset["in_label"].sel(activation="tanh", depth=3, box="fixed", dimension=1, model="network").isel(rung=-1)
     side = conjecture.sides(chosen, 1)[-1]

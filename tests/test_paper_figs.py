@@ -228,7 +228,7 @@ def test_a_kept_summary_is_that_of_the_kept_arrays(name):
     experiment = command.PLOTS[name].experiment("cpu")
     assert (record["experiment"], record["version"]) == (experiment.name, experiment.version)
     settings = type(command.PLOTS[name].settings["paper"]).model_validate(record["settings"])
-    summary = experiment.summarise(settings, runs.read_dataset(folder / "result.nc"))
+    summary = experiment.summarise(settings, runs.read_finished(folder)[0])
     assert json.loads(runs.as_json(summary)) == runs.read_json(folder / "summary.json")
 
 
@@ -236,7 +236,7 @@ def test_what_is_published_of_the_kept_runs():
     """Counted here from the arrays, apart from the code that draws: both ends at most delta, then the last path."""
 
     def counted(name, delta):
-        dataset = runs.read_dataset(command.KEPT / name / "result.nc")
+        dataset = runs.read_finished(command.KEPT / name)[0]
         losses, barriers = dataset["end_loss"].values, dataset["barrier"].values
         is_low = (losses[..., 0] <= delta) & (losses[..., 1] <= delta)
         return is_low, np.nanmin(barriers, axis=-1) <= delta, dataset
@@ -260,7 +260,7 @@ def test_what_is_published_of_the_kept_runs():
 
 
 def verdicts(name, **part):
-    return command.PLOTS[name].judge(runs.read_dataset(command.KEPT / name / "result.nc").isel(part))
+    return command.PLOTS[name].judge(runs.read_finished(command.KEPT / name)[0].isel(part))
 
 
 def test_the_verdicts_on_the_kept_runs_over_training():

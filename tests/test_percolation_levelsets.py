@@ -110,7 +110,7 @@ def test_errors_are_as_large_as_they_say():
     assert abs(np.mean(off)) < 5 / np.sqrt(400)
 
 
-KEPT = runs.read_dataset(Path(paper_figs.__file__).parent / "data" / "levelsets" / "result.nc")
+KEPT = runs.read_finished(Path(paper_figs.__file__).parent / "data" / "levelsets")[0]
 
 
 def with_free_exponent(point):
