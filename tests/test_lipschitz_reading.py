@@ -8,10 +8,10 @@ from concurrent import futures
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torch.nn import functional
 
-from empirical import torchvision  # importable there also beside a CPU-only torch
 from lipschitz import absolute, fully_connected, graph, liplt, reading, rescaling, segment, upper
 
 

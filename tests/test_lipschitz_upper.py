@@ -11,11 +11,11 @@ import oracles
 import pytest
 import strategies
 import torch
+import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from empirical import torchvision
 from lipschitz import absolute, closed_forms, fully_connected, liplt, norms, rescaling, sdp, upper
 
 NORMS = (1, 2, math.inf)

@@ -13,9 +13,9 @@ import time
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import nn
 
-from empirical import torchvision
 from lipschitz import convolutions
 
 NETWORKS = {
