@@ -16,7 +16,7 @@ import xarray as xr
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
-from lipschitz import loading, segment
+from lipschitz import loading, segment, stages
 
 
 class Settings(BaseModel):
@@ -94,11 +94,19 @@ def run_task(
 ) -> dict[str, np.ndarray]:
     """Return the certificate as arrays, and the point of the largest loss; say to ``progress`` what is done."""
     del seed
-    progress("reading the network, norms of its layers")
-    found = segment.certify_segment(
+    progress("reading the network")
+    a, b = _read(settings.a), _read(settings.b)
+    prepared = stages.prepare(
         task,
-        _read(settings.a),
-        _read(settings.b),
+        a.shape,
+        device=torch.device(device),
+        points=torch.stack([a, b]) if a.shape == b.shape else None,  # refused below
+        progress=lambda done, total: progress(f"norms of layers, {done} of {total} steps"),
+    )
+    found = segment.certify_segment(
+        prepared,
+        a,
+        b,
         settings.target if settings.target is not None else -1,
         settings.threshold,
         piece_budget=settings.piece_budget,

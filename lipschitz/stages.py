@@ -125,7 +125,12 @@ class Stage:
 
 
 def prepare(
-    model: nn.Module, input_shape: Sequence[int], *, device: torch.device, points: torch.Tensor | None = None
+    model: nn.Module,
+    input_shape: Sequence[int],
+    *,
+    device: torch.device,
+    points: torch.Tensor | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Stage, ...]:
     """Return the stages of a network, the input first and the output last, weights widened to float64 on ``device``.
 
@@ -139,6 +144,8 @@ def prepare(
         Where the stages compute.
     points : Tensor, shape (n, ...), optional
         Inputs at which the reading of the network is checked, beside those of :func:`lipschitz.reading.read`.
+    progress : callable, optional
+        Called with how many of the network's steps are done and how many there are; norms take long.
 
     Raises
     ------
@@ -155,6 +162,8 @@ def prepare(
     stages: list[Stage] = []
     places: dict[int, int] = {}
     for i, step in enumerate(steps):
+        if progress is not None:
+            progress(i, len(steps))
         only_reader = steps[readers[i][0]] if len(readers[i]) == 1 else None
         before = steps[step.inputs[0]] if step.inputs else None
         if only_reader is not None and _is_one_stage(step, only_reader):
