@@ -143,6 +143,10 @@ class _Lattice(NamedTuple):
         """Return which fine cubes carry a label, by the network in float32."""
         return _carries(network_lattice.label(self.values(indices), self.delta), label)
 
+    def is_at_wall(self, indices: Integers) -> bool:
+        """Return whether one of some fine cubes is at the box's wall."""
+        return bool(((indices == 0) | (indices == self.n_cells - 1)).any())
+
 
 @torch.no_grad()
 def connect(
@@ -338,20 +342,18 @@ def _connect_label(
         return _OfLabel(*[0.0] * 6, *[0] * 4)
     clusters, sizes = _clusters(coarse, edges, label)
     goal = np.argwhere(clusters == sizes.argmax()) if sizes.size else np.empty((0, lattice.dimension), dtype=np.int64)
-    parts, *counts = _parts(lattice, goal, mine, label, budget)
-    sizes = np.array([part.size for part in parts], dtype=np.float64)
-    total = max(float(mine.weights.sum()) if len(goal) else 0.0, sizes.sum())
-    everything = np.append(sizes, total - sizes.sum())  # the goal's cluster is the rest
-    is_rest = np.array([*(part.is_given_up for part in parts), True])
-    is_small = sizes < everything.max()
+    parts, is_goal_at_wall, *counts = _parts(lattice, goal, mine, label, budget)
+    of_parts = sum(part.size for part in parts)
+    total = max(float(mine.weights.sum()) if len(goal) else 0.0, of_parts)
+    rest = _Part(total - of_parts, is_goal_at_wall, True, True)  # what is given up may belong to it
+    sizes, *marks = (np.array(column) for column in zip(*parts, rest, strict=True))
+    at_wall, is_counted, may_be_rest = marks
+    is_small = sizes < sizes.max()
     return _OfLabel(
         total**2,
-        _apart(everything),
-        _apart(np.append(everything[~is_rest], everything[is_rest].sum())),
-        *(
-            total * float(sizes[is_small & np.array(chosen, dtype=np.bool_)].sum())
-            for chosen in (is_small, [part.is_at_wall for part in parts], [not part.is_counted for part in parts])
-        ),
+        _apart(sizes),
+        _apart(np.append(sizes[~may_be_rest], sizes[may_be_rest].sum())),
+        *(total * float(sizes[is_small & chosen].sum()) for chosen in (True, at_wall, ~is_counted)),
         *counts,
     )
 
@@ -399,8 +401,11 @@ class _Part(NamedTuple):
 
 def _parts(
     lattice: _Lattice, goal: Integers, asked: _Asked, label: int, budget: int
-) -> tuple[list[_Part], int, int, int, int]:
-    """Return the parts that cubes lie in which are not connected to the goal, and counts as of :class:`Refined`."""
+) -> tuple[list[_Part], bool, int, int, int, int]:
+    """Return the parts that cubes lie in which are not connected to the goal, what is known of it, and counts.
+
+    The former is whether a cube that is connected to the goal is at the wall, the counts are those of :class:`Refined`.
+    """
     tree = KDTree(goal) if len(goal) else None
     is_joined = _walk(lattice, goal, tree, asked.indices, label)
     for n_steps in _STRAYS:
@@ -425,7 +430,8 @@ def _parts(
         parts.append(_Part(size, filled.is_at_wall, is_counted, filled.status == "budget"))
         n_cut_off += len(filled.met) if filled.status == "closed" else 0
         n_given_up += len(filled.met) if filled.status == "budget" else 0
-    return parts, left.size - n_cut_off - n_given_up, n_cut_off, n_given_up, n_evaluated
+    is_goal_at_wall = lattice.is_at_wall(asked.indices[is_joined])
+    return parts, is_goal_at_wall, left.size - n_cut_off - n_given_up, n_cut_off, n_given_up, n_evaluated
 
 
 def _walk(lattice: _Lattice, goal: Integers, tree: KDTree | None, cubes: Integers, label: int) -> Booleans:
@@ -505,7 +511,7 @@ def _fill(
     while layer.size:
         indices = lattice.indices(layer)
         n_filled += layer.size
-        is_at_wall |= bool(((indices == 0) | (indices == n_cells - 1)).any())
+        is_at_wall |= lattice.is_at_wall(indices)
         places = np.minimum(np.searchsorted(asked.numbers, layer), asked.numbers.size - 1)
         places = places[asked.numbers[places] == layer]
         met.extend(places.tolist())

@@ -2,8 +2,8 @@
 
 A box with all its cubes labelled (:mod:`empirical.conjecture`) has at most 10^8 of them: ten along an axis in eight
 dimensions. Here parts that are cut off are looked for and counted on finer lattices, and what was missed is estimated
-by a sample of the whole box (:mod:`empirical.refined_lattice`): one network in one box is a task, and the same points are
-asked on all lattices, so that what a finer one changes is seen without the networks' spread.
+by a sample of the whole box (:mod:`empirical.refined_lattice`): one network in one box is a task, and the same points
+are asked on all lattices, so that what a finer one changes is seen without the networks' spread.
 
 References
 ----------
