@@ -41,7 +41,7 @@ Box = Literal["fixed", "growing"]
 _STEP = 0.05  # of a coordinate, over which the field's change is taken
 _BATCH = 1 << 13  # cubes: their activations stay in the second cache
 _MOST_CELLS = 127  # of an int8
-_N_CHECKED, _N_CURVED = 10_000, 1_000
+_N_CHECKED = 10_000
 
 
 class WideLaw(TypedDict):
@@ -327,23 +327,3 @@ def certain_share(
     # The values lie in [0, 1] whatever the bound says.
     first, last = labels.carried(np.maximum(values - reach, 0), np.minimum(values + reach, 1), delta)
     return float((first <= last).mean())
-
-
-def definite_share(network: nn.Sequential, dimension: int, *, radius: float, rng: np.random.Generator) -> float:
-    """Return the share of 1,000 points of the box where the network curves one way in all directions.
-
-    That is where its output, before the last map, has second derivatives of one sign along every line; an extremum
-    inside the box is such a point. Nan where the second derivatives vanish, as for relu. The standard error is at most
-    0.016.
-    """
-    points = torch.from_numpy(rng.uniform(-radius, radius, size=(_N_CURVED, dimension)))
-
-    def value(point: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = network[:-1](point)
-        return found[0]
-
-    hessian = torch.func.jacrev(torch.func.grad(value))
-    spectra = torch.linalg.eigvalsh(torch.func.vmap(hessian)(points))
-    if not spectra.any():
-        return math.nan
-    return float(((spectra > 0).all(dim=1) | (spectra < 0).all(dim=1)).double().mean())

@@ -54,6 +54,7 @@ Booleans = NDArray[np.bool_]
 Cells = NDArray[np.int8]
 
 _LAYER = 1 << 13  # cubes of a layer evaluated together
+_RISE = 1e-6  # of a value, by which a step leads up
 _N_WALKS = 2  # towards as many centres
 _FIRST_WALKS = 200  # cubes filled, before the first of them walk; then twice as many
 _N_WALKERS = 16  # cubes that walk for one; of a layer, at most
@@ -273,7 +274,8 @@ def _asked(lattice: _Lattice, sample: Floats, starts: Floats) -> _Asked:
 def _extrema(lattice: _Lattice, cubes: Integers) -> Integers:
     """Return where the steepest steps lead from cubes, up from every other one and down from the rest.
 
-    Steps are along one axis, first of an eighth of the box, in the end of a cube: then no neighbour lies higher.
+    Steps are along one axis, first of an eighth of the box, in the end of a cube: then no neighbour lies higher by a
+    millionth, which is more than rounding, that might lead in circles.
     """
     cubes, ways = cubes.copy(), [cubes]
     sign = np.where(np.arange(len(cubes)) % 2 == 0, 1, -1)
@@ -282,7 +284,8 @@ def _extrema(lattice: _Lattice, cubes: Integers) -> Integers:
     while moving.size:
         around = _around(lattice, cubes[moving], length[moving])
         values = lattice.values(around.reshape(-1, lattice.dimension)).reshape(around.shape[:2])
-        best = (sign[moving, None] * values).argmax(axis=1)
+        higher = sign[moving, None] * (values - values[:, :1])
+        best = np.where(higher > _RISE, higher, 0).argmax(axis=1)  # 0, to stay, where none is higher
         cubes[moving] = around[np.arange(len(moving)), best]
         ways.append(cubes[moving])
         length[moving[best == 0]] //= 2

@@ -79,7 +79,7 @@ def test_a_sample_of_every_cube_is_exact(shape: tuple[int, int, int], seed: int,
     for name, value in exact.items():
         assert getattr(found, name) == pytest.approx(value, rel=1e-9, abs=1e-12)
     assert (found.in_label_most, found.n_given_up) == (found.in_label, 0)
-    assert n_starts or found.missed == found.cut_off
+    assert found.missed <= found.cut_off
 
 
 @pytest.mark.parametrize("n_starts", [0, 16])
