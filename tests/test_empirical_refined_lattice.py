@@ -89,14 +89,14 @@ def test_a_sample_is_right_on_average(n_starts: int) -> None:
     where: dict[str, Any] = {"n_coarse": 4, "refine": 3, "radius": half_side, "delta": DELTA, "budget": BUDGET}
     exact = by_whole_lattice(network, 3, n_cells=12, radius=half_side)
     found = [
-        refined_lattice.connect(network, drawn(3, 400, seed), drawn(3, n_starts, 10**6 + seed), **where)
-        for seed in range(40)
+        refined_lattice.connect(network, drawn(3, 200, seed), drawn(3, n_starts, 10**6 + seed), **where)
+        for seed in range(12)
     ]
     for name, value in exact.items():
         values = np.array([getattr(one, name) for one in found])
         error = values.std(ddof=1) / np.sqrt(len(values))
         assert abs(values.mean() - value) < 4 * error
-        assert error < 0.1 * value
+        assert error < 0.3 * value
 
 
 class Corner(nn.Module):
