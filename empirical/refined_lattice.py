@@ -256,7 +256,13 @@ class _Asked(NamedTuple):
     def of(self, label: int) -> _Asked:
         """Return those that carry a label."""
         chosen = _carries(self.cells, label)
-        return _Asked(*(column[chosen] for column in self))
+        return _Asked(
+            self.numbers[chosen],
+            self.indices[chosen],
+            self.cells[chosen],
+            self.weights[chosen],
+            self.is_extremum[chosen],
+        )
 
 
 def _asked(lattice: _Lattice, sample: Floats, starts: Floats) -> _Asked:
@@ -342,22 +348,32 @@ def _connect_label(
     mine = asked.of(label)
     total = float(mine.weights.sum())
     if total == 0:
-        return _OfLabel(*[0.0] * 6, *[0] * 4)
+        return _OfLabel(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, 0)
     clusters, sizes = _clusters(coarse, edges, label)
     goal = np.argwhere(clusters == sizes.argmax()) if sizes.size else np.empty((0, lattice.dimension), dtype=np.int64)
     parts, is_goal_at_wall, *counts = _parts(lattice, goal, mine, label, budget)
     of_parts = sum(part.size for part in parts)
     total = max(float(mine.weights.sum()) if len(goal) else 0.0, of_parts)
     rest = _Part(total - of_parts, is_goal_at_wall, True, True)  # what is given up may belong to it
-    sizes, *marks = (np.array(column) for column in zip(*parts, rest, strict=True))
-    at_wall, is_counted, may_be_rest = marks
+    parts.append(rest)
+    sizes = np.array([part.size for part in parts], dtype=np.float64)
+    at_wall, is_counted, may_be_rest = (
+        np.array(column, dtype=np.bool_) for column in list(zip(*parts, strict=True))[1:]
+    )
     is_small = sizes < sizes.max()
+    by_most: Floats = np.append(sizes[~may_be_rest], sizes[may_be_rest].sum())
+    n_joined, n_cut_off, n_given_up, n_evaluated = counts
     return _OfLabel(
-        total**2,
-        _apart(sizes),
-        _apart(np.append(sizes[~may_be_rest], sizes[may_be_rest].sum())),
-        *(total * float(sizes[is_small & chosen].sum()) for chosen in (True, at_wall, ~is_counted)),
-        *counts,
+        pairs=total**2,
+        apart=_apart(sizes),
+        least=_apart(by_most),
+        cut_off=total * float(sizes[is_small].sum()),
+        at_wall=total * float(sizes[is_small & at_wall].sum()),
+        missed=total * float(sizes[is_small & ~is_counted].sum()),
+        n_joined=n_joined,
+        n_cut_off=n_cut_off,
+        n_given_up=n_given_up,
+        n_evaluated=n_evaluated,
     )
 
 
@@ -441,11 +457,14 @@ def _walk(lattice: _Lattice, goal: Integers, tree: KDTree | None, cubes: Integer
     """Return which fine cubes arrive at a centre of the goal by a way that carries the label."""
     cubes = cubes.copy()
     is_there = np.zeros(len(cubes), dtype=np.bool_)
-    for turn in range(_N_WALKS if tree is not None else 0):
+    if tree is None:
+        return is_there
+    for turn in range(min(_N_WALKS, len(goal))):
         left = np.flatnonzero(~is_there)
-        if left.size == 0 or turn >= len(goal):
+        if left.size == 0:
             break
-        targets = goal[tree.query(cubes[left] // lattice.refine, k=[turn + 1], p=1)[1][:, 0]]
+        nearest = np.asarray(tree.query(cubes[left] // lattice.refine, k=[turn + 1], p=1)[1])[:, 0]
+        targets = goal[nearest]
         cubes[left], is_there[left] = _go(lattice, cubes[left], lattice.fine(targets), label)
     return is_there
 

@@ -166,7 +166,7 @@ def judge(dataset: xr.Dataset) -> list[Verdict]:
             outcome="holds" if all(is_up) and is_lower else "open",
             explanation=(
                 "It counts as holding, as far as measured, if for every kind of network and box the complement falls at least "
-                "tenfold over these dimensions, and smaller cubes raise it nowhere but by what was given up, which is counted as not "
+                "tenfold over these dimensions, and smaller cubes raise it nowhere but by two standard errors and what was given up, which is counted as not "
                 "connected. The limit itself is extrapolation."
             ),
         )
