@@ -349,8 +349,12 @@ def _connect_label(
     total = float(mine.weights.sum())
     if total == 0:
         return _OfLabel(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, 0)
-    clusters, sizes = _clusters(coarse, edges, label)
-    goal = np.argwhere(clusters == sizes.argmax()) if sizes.size else np.empty((0, lattice.dimension), dtype=np.int64)
+    clusters, n_centres = _clusters(coarse, edges, label)
+    goal = (
+        np.argwhere(clusters == n_centres.argmax())
+        if n_centres.size
+        else np.empty((0, lattice.dimension), dtype=np.int64)
+    )
     parts, is_goal_at_wall, *counts = _parts(lattice, goal, mine, label, budget)
     of_parts = sum(part.size for part in parts)
     total = max(float(mine.weights.sum()) if len(goal) else 0.0, of_parts)
@@ -361,12 +365,11 @@ def _connect_label(
         np.array(column, dtype=np.bool_) for column in list(zip(*parts, strict=True))[1:]
     )
     is_small = sizes < sizes.max()
-    by_most: Floats = np.append(sizes[~may_be_rest], sizes[may_be_rest].sum())
     n_joined, n_cut_off, n_given_up, n_evaluated = counts
     return _OfLabel(
         pairs=total**2,
         apart=_apart(sizes),
-        least=_apart(by_most),
+        least=_apart(np.append(sizes[~may_be_rest], sizes[may_be_rest].sum())),
         cut_off=total * float(sizes[is_small].sum()),
         at_wall=total * float(sizes[is_small & at_wall].sum()),
         missed=total * float(sizes[is_small & ~is_counted].sum()),
