@@ -5,7 +5,7 @@ cluster, and what is wanted is how many are not: the cubes in parts that are cut
 are added up:
 
 - *Parts that are looked for* are counted whole, cube by cube. From random starts in the box and on its faces the
-  network's values are climbed and descended, cube by cube, to the lattice's extrema on the box; where an extremum is
+  network's values are climbed and descended, cube by cube, to the lattice's extrema on the box; where a cube on the way is
   cut off from the largest cluster of a label, its part is counted.
 - *What was missed* is estimated by a sample: fine cubes drawn from the whole box, each with the same chance. One that
   is cut off, and in none of the parts that were counted, stands for as many cubes as its share of the sample.
@@ -244,7 +244,7 @@ def connect(
 class _Asked(NamedTuple):
     """Fine cubes of which is asked whether they are cut off, ascending by number.
 
-    ``weights`` is the number of cubes that each stands for as part of the sample, 0 of an extremum alone.
+    ``weights`` is the number of cubes that each stands for as part of the sample, 0 of one on a way to an extremum alone.
     """
 
     numbers: Integers
@@ -278,7 +278,7 @@ def _asked(lattice: _Lattice, sample: Floats, starts: Floats) -> _Asked:
 
 
 def _extrema(lattice: _Lattice, cubes: Integers) -> Integers:
-    """Return where the steepest steps lead from cubes, up from every other one and down from the rest.
+    """Return the cubes on the steepest ways from cubes, up from every other one and down from the rest.
 
     Steps are along one axis, first of an eighth of the box, in the end of a cube: then no neighbour lies higher by a
     millionth, which is more than rounding, that might lead in circles.
