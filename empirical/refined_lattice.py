@@ -5,8 +5,8 @@ cluster, and what is wanted is how many are not: the cubes in parts that are cut
 are added up:
 
 - *Parts that are looked for* are counted whole, cube by cube. From random starts in the box and on its faces the
-  network's values are climbed and descended, cube by cube, to the lattice's extrema on the box; where a cube on the way is
-  cut off from the largest cluster of a label, its part is counted.
+  network's values are climbed and descended, cube by cube, to the lattice's extrema on the box; where a cube on
+  the way is cut off from the largest cluster of a label, its part is counted.
 - *What was missed* is estimated by a sample: fine cubes drawn from the whole box, each with the same chance. One that
   is cut off, and in none of the parts that were counted, stands for as many cubes as its share of the sample.
 
@@ -244,7 +244,7 @@ def connect(
 class _Asked(NamedTuple):
     """Fine cubes of which is asked whether they are cut off, ascending by number.
 
-    ``weights`` is the number of cubes that each stands for as part of the sample, 0 of one on a way to an extremum alone.
+    ``weights`` is the number of cubes that each stands for in the sample, 0 of one on a way to an extremum alone.
     """
 
     numbers: Integers
