@@ -176,9 +176,11 @@ def _describe_lattice(summary: Mapping[str, Any]) -> str:
 def _describe_refinement(summary: Mapping[str, Any]) -> str:
     rows = []
     for found in summary["rows"]:
-        row = {name: found[name] for name in ("activation", "box", "dimension", "side", "is_resolved", "definite")}
+        row = {name: found[name] for name in ("activation", "box", "dimension", "side", "is_resolved", "n_given_up")}
         row |= {name: f"{found[name]:.2e}" for name in ("coarse", "apart", "apart_error", "apart_least", "moved")}
-        rows.append(row | {"with_pockets": f"{found['n_with_pockets']} of {summary['n_networks']}"})
+        shares = {name: found[name] for name in ("largest", "at_wall", "missed")}
+        row |= {name: "-" if share is None else f"{share:.3f}" for name, share in shares.items()}
+        rows.append(row | {"n_cut_off": f"{found['n_cut_off']} of {summary['n_networks']}"})
     columns = {
         "activation": "network",
         "box": "box",
@@ -190,8 +192,11 @@ def _describe_refinement(summary: Mapping[str, Any]) -> str:
         "apart_least": "at least",
         "moved": "moved by",
         "is_resolved": "resolved",
-        "with_pockets": "with pockets",
-        "definite": "definite",
+        "n_cut_off": "rests on",
+        "largest": "largest",
+        "at_wall": "at wall",
+        "missed": "missed",
+        "n_given_up": "given up",
     }
     return "\n".join(
         [
@@ -201,8 +206,8 @@ def _describe_refinement(summary: Mapping[str, Any]) -> str:
             "",
             "means over networks, errors are standard errors over them; at least: with all that was given up connected",
             "moved by: what the last refinement changed; resolved: by at most a tenth of 1 - P, two errors included",
-            "with pockets: networks with sampled cubes in closed pockets of their label",
-            "definite: share of points where all curvatures have one sign, as at an extremum",
+            "rests on: networks with any cube cut off; largest: the share of the mean that the largest of them carries",
+            "at wall: share of what is cut off in parts that touch the box's wall; missed: met by the sample alone",
         ]
     )
 

@@ -43,7 +43,7 @@ _STEP = 0.05  # of a coordinate, over which the field's change is taken
 _BATCH = 1 << 13  # cubes: their activations stay in the second cache
 _MOST_CELLS = 127  # of an int8
 _MOST_AXES = 64  # of an array
-_N_CHECKED, _N_CURVED = 10_000, 1_000
+_N_CHECKED = 10_000
 
 
 class WideLaw(TypedDict):
@@ -392,36 +392,3 @@ def certain_share(
     # The values lie in [0, 1] whatever the bound says.
     first, last = labels.carried(np.maximum(values - reach, 0), np.minimum(values + reach, 1), delta)
     return float((first <= last).mean())
-
-
-def definite_share(network: nn.Sequential, dimension: int, *, radius: float, rng: np.random.Generator) -> float:
-    """Return the share of 1,000 points of the box where the network curves one way in all directions.
-
-    That is where its output, before the last map, has second derivatives of one sign along every line; an extremum
-    inside the box is such a point. Nan where the second derivatives vanish, as for relu. The standard error is at most
-    0.016.
-
-    Raises
-    ------
-    TypeError
-        If an argument is of another kind.
-    ValueError
-        If a number is out of range, or the second derivatives take more than all of the memory.
-    """
-    arguments.check_kind("network", network, nn.Sequential)
-    dimension = arguments.check_whole("dimension", dimension, least=1)
-    radius = arguments.check_real("radius", radius, above=0)
-    arguments.check_generator("rng", rng)
-    arguments.check_memory("dimension", dimension, 16 * _N_CURVED * dimension**2)
-    batches.check_points(network, dimension, dtype=torch.float64)
-    points = torch.from_numpy(rng.uniform(-radius, radius, size=(_N_CURVED, dimension)))
-
-    def value(point: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = network[:-1](point)
-        return found[0]
-
-    hessian = torch.func.jacrev(torch.func.grad(value))
-    spectra = torch.linalg.eigvalsh(torch.func.vmap(hessian)(points))
-    if not spectra.any():
-        return math.nan
-    return float(((spectra > 0).all(dim=1) | (spectra < 0).all(dim=1)).double().mean())

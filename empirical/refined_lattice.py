@@ -1,21 +1,29 @@
-"""Which cubes of a coarse lattice are connected on one too fine to store: its labels are made where they are asked for.
+"""P(connected | same label) on a lattice too fine to store: its labels are made where they are asked for.
 
-The coarse box has n cubes along an axis, the fine one ``refine`` times as many, an odd number, so that every coarse
-centre is a fine one. The coarse centres are the sample, and what is wanted is how they are connected by ways of fine
-cubes of one label:
+Every cube of the lattice counts alike, those at the box's walls too. Nearly all cubes of a label are in its largest
+cluster, and what is wanted is how many are not: the cubes in parts that are cut off. They are counted in two ways that
+are added up:
 
-1. *Edges.* Two coarse neighbours are connected where the fine cubes on the line between them all carry the label. Their
-   clusters are parts of the fine lattice's clusters, and nearly all of the cubes are in the largest.
-2. *Search.* From each other cluster a path of fine cubes is looked for (:mod:`empirical.lattice_search`), to the
-   largest one's nearest centres in turn: what one hides another may not (of 100 clusters that are hard in eight
-   dimensions, 99 are joined to one of eight centres with 500 evaluations each, 92 to one centre with 4,000).
-3. *Filling.* Where none is found soon, all fine cubes that can be reached are gone through, a layer at a time. Either a
-   centre of the largest cluster is among them; or there are no more, and the cluster lies in a pocket that is closed
-   on the fine lattice. The two go on in turn, with ever larger budgets, as a way out may be narrow and a pocket large;
-   what is undecided in the end is counted both ways.
+- *Parts that are looked for* are counted whole, cube by cube. From random starts in the box and on its faces the
+  network's values are climbed and descended, cube by cube, to the lattice's extrema on the box; where a cube on
+  the way is cut off from the largest cluster of a label, its part is counted.
+- *What was missed* is estimated by a sample: fine cubes drawn from the whole box, each with the same chance. One that
+  is cut off, and in none of the parts that were counted, stands for as many cubes as its share of the sample.
 
-So the fine lattice's P(connected) is exact on the sample, but for what was given up, at the cost of the coarse
-lattice's edges and of the pockets.
+The sum is right in expectation however few extrema are found, as the sample is drawn apart from the starts; if all are
+found, only the labels' frequencies are left to the sample. If the sample is every cube, it is exact.
+
+Whether a cube is cut off is asked with the help of a skeleton, the centres of a coarse lattice of n cubes an axis. The
+fine one has ``refine`` times as many, an odd number, so that every coarse centre is a fine one.
+
+1. *Edges.* Two coarse neighbours are connected where the fine cubes on the line between them all carry the label. The
+   goal is the largest of their clusters.
+2. *Walks.* Cubes go towards centres of the goal, one step after the other, each time to where the value is nearest the
+   middle of the label's interval; all of them together.
+3. *Filling.* Of each that does not arrive all fine cubes that can be reached are gone through, a layer at a time, and
+   again and again some of the last layer walk. Either one arrives, or something that did is reached; or there is no
+   more, and it is a part that is cut off, of which it is then known whether it touches the box's wall; or there is too
+   much of it: it is given up, and counted both ways.
 
 References
 ----------
@@ -25,7 +33,7 @@ Vrabel, Shem-Ur, Oz, Krueger, arXiv:2409.05800, Eqs. 4, 8-10, Conjecture 4.1.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -40,35 +48,49 @@ from torch import nn
 from empirical import lattice_search, network_lattice
 from percolation import arguments, labels
 
+Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
 Cells = NDArray[np.int8]
 
 _LAYER = 1 << 13  # cubes of a layer evaluated together
-_FIRST_TURN = 200_000  # cubes evaluated by the first filling
-_N_TARGETS = 8  # centres that are searched for
-_FILLED_PER_SEARCHED = 400  # cubes, for each centre: filling evaluates some fifty times as many a second
+_RISE = 1e-6  # of a value, by which a step leads up
+_N_WALKS = 2  # towards as many centres
+_FIRST_WALKS = 200  # cubes filled, before the first of them walk; then twice as many
+_N_WALKERS = 16  # cubes that walk for one; of a layer, at most
+_STRAYS = (8, 32)  # random steps before that
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refined:
-    """How the coarse lattice's cubes are connected on the fine one.
+    """How the fine lattice's cubes are connected.
 
     Parameters
     ----------
     in_label, in_label_most : float
-        P(connected | same label) of two coarse cubes and a label that both carry, all such triples alike; with what was
-        given up taken as not connected, and as connected, to the largest cluster.
-    n_joined, n_pockets, n_given_up : int
-        Clusters of the coarse lattice, over all labels, that are not its largest: joined to it by fine cubes, in closed
-        pockets, and given up.
+        P(connected | same label) of two cubes of the lattice and a label that both carry, all such triples alike; with
+        what was given up taken as not connected, and as connected, to the largest cluster.
+    cut_off : float
+        Share of those triples whose first cube is not in the label's largest cluster, given up or not.
+    at_wall : float
+        Share whose first cube, besides, is in a part that holds a cube at the box's wall. Of what was given up only the
+        cubes that were gone through are known.
+    missed : float
+        Share whose first cube, besides, is in a part that was not counted whole but met by the sample.
+    n_joined, n_cut_off, n_given_up : int
+        Extrema and cubes of the sample, over all labels, that did not arrive by walking: joined to the largest cluster,
+        in parts that are cut off, and given up.
     n_evaluated : int
-        Evaluations of fine cubes beyond the coarse lattice's edges.
+        Evaluations of fine cubes by filling.
     """
 
     in_label: float
     in_label_most: float
+    cut_off: float
+    at_wall: float
+    missed: float
     n_joined: int
-    n_pockets: int
+    n_cut_off: int
     n_given_up: int
     n_evaluated: int
 
@@ -102,21 +124,36 @@ class _Lattice(NamedTuple):
         """Return the fine indices of coarse cubes' centres."""
         return coarse * self.refine + self.refine // 2
 
-    def carrying(self, numbers: Integers, label: int) -> Integers:
-        """Return those fine cubes that carry a label, by the network in float32."""
+    def holding(self, points: Floats) -> Integers:
+        """Return the indices of the fine cubes that hold points, given as multiples of the half side."""
+        return np.floor((points + 1) * (self.n_cells / 2)).astype(np.int64).clip(0, self.n_cells - 1)
+
+    def cells(self, indices: Integers) -> Cells:
+        """Return the cells of fine cubes, by the network in float64."""
+        centres = torch.from_numpy(network_lattice.centres(indices, n_cells=self.n_cells, radius=self.radius))
+        values = np.concatenate([self.network(part).numpy()[:, 0] for part in torch.split(centres, _LAYER)])
+        return network_lattice.label(values, self.delta)
+
+    def values(self, indices: Integers) -> NDArray[np.float32]:
+        """Return the network's values in fine cubes, in float32."""
         along = torch.from_numpy(network_lattice.axis_centres(self.n_cells, radius=self.radius)).float()
-        is_carrying = np.empty(numbers.size, dtype=np.bool_)
-        for first in range(0, numbers.size, _LAYER):
-            part = slice(first, first + _LAYER)
-            values = self.single(along[torch.from_numpy(self.indices(numbers[part]))]).numpy()[:, 0]
-            is_carrying[part] = _carries(network_lattice.label(values, self.delta), label)
-        return numbers[is_carrying]
+        parts = torch.split(torch.from_numpy(indices), _LAYER)
+        return np.concatenate([self.single(along[part]).numpy()[:, 0] for part in parts])
+
+    def carries(self, indices: Integers, label: int) -> Booleans:
+        """Return which fine cubes carry a label, by the network in float32."""
+        return _carries(network_lattice.label(self.values(indices), self.delta), label)
+
+    def is_at_wall(self, indices: Integers) -> bool:
+        """Return whether one of some fine cubes is at the box's wall."""
+        return bool(((indices == 0) | (indices == self.n_cells - 1)).any())
 
 
 @torch.no_grad()
 def connect(
     network: nn.Sequential,
-    dimension: int,
+    sample: Floats,
+    starts: Floats,
     *,
     n_coarse: int,
     refine: int,
@@ -124,14 +161,18 @@ def connect(
     delta: float,
     budget: int,
 ) -> Refined:
-    """Return how the cubes of a coarse lattice are connected on one ``refine`` times as fine along each axis.
+    """Return how the cubes of a lattice are connected that is ``refine`` times as fine as a coarse one along each axis.
 
     Parameters
     ----------
     network : nn.Sequential
         Linear first, one output in [0, 1] last; float64, on the CPU.
-    dimension : int
-        d, at least 1.
+    sample : array of float64, shape (n, d)
+        Points in [-1, 1]^d, multiples of the half side, drawn uniformly; one or more. A point stands for the fine cube
+        that holds it.
+    starts : array of float64, shape (m, d)
+        Points in [-1, 1]^d from which extrema are looked for, drawn apart from the sample. Half of them are climbed
+        from, half descended.
     n_coarse : int
         Cubes along an axis of the coarse lattice.
     refine : int
@@ -141,57 +182,134 @@ def connect(
     delta : float
         Length of the intervals of Eq. 4; 1 / delta is a whole number.
     budget : int
-        Fine cubes that are evaluated, about, to fill one pocket, before it is given up.
+        Fine cubes that are evaluated, about, to fill one part, before it is given up.
 
     Raises
     ------
     TypeError
         If the network is no Sequential that begins with a Linear, of float64, or another argument is of another kind.
     ValueError
-        If a number lies outside its range, the fine lattice has 2^62 cubes or more, or the coarse one takes more than
-        all of the memory.
+        If a number or a point lies outside its range, the fine lattice has 2^62 cubes or more, or the coarse one takes
+        more than all of the memory.
 
     Notes
     -----
-    Deterministic. The coarse edges cost d (refine - 1) n^d evaluations in float32; memory is some ten bytes a coarse
-    cube and axis, and what the widest layer of a pocket needs.
+    Deterministic. The coarse edges cost d (refine - 1) n^d evaluations in float32, the walks some d^2 refine / 2 for
+    each point and label; memory is some ten bytes a coarse cube and axis, and what the widest layer of a part needs.
 
     Examples
     --------
     >>> layer = nn.Linear(2, 1, dtype=torch.float64)
     >>> _ = layer.load_state_dict({"weight": torch.tensor([[0.0, 1.0]]), "bias": torch.zeros(1)})
     >>> network = nn.Sequential(layer, nn.Sigmoid())
-    >>> connect(network, 2, n_coarse=4, refine=3, radius=4.0, delta=0.5, budget=1000).in_label
+    >>> rng = np.random.default_rng(0)
+    >>> sample, starts = (rng.uniform(-1, 1, size=(n, 2)) for n in (100, 10))
+    >>> connect(network, sample, starts, n_coarse=4, refine=3, radius=4.0, delta=0.5, budget=1000).in_label
     1.0
     """
-    lattice_search.first_layer(network)
-    dimension = arguments.check_whole("dimension", dimension, least=1, most=62)
+    dimension = lattice_search.first_layer(network).in_features
     n_coarse = arguments.check_whole("n_coarse", n_coarse, least=1)
     refine = arguments.check_whole("refine", refine, least=1)
     radius = arguments.check_real("radius", radius, above=0)
     budget = arguments.check_whole("budget", budget, least=1)
     if refine % 2 == 0:
         raise ValueError(f"refine must be odd and at least 1, got {refine}")
+    for name, points in (("sample", sample), ("starts", starts)):
+        arguments.check_kind(name, points, np.ndarray)
+        if points.ndim != 2 or points.shape[1] != dimension:
+            raise ValueError(f"{name} must have shape (n, {dimension}), got {points.shape}")
+        if not (np.abs(points) <= 1).all():
+            raise ValueError(f"{name} must lie in -1 to 1 along every axis, got {np.abs(points).max()}")
+    if not len(sample):
+        raise ValueError("sample must have one point or more, got 0")
     lattice = _Lattice(network, copy.deepcopy(network).float(), dimension, n_coarse, refine, radius, delta)
     if lattice.n_cells**dimension >= lattice_search.MOST_NUMBERED:
         raise ValueError(f"the fine lattice must have less than 2^62 cubes, got {lattice.n_cells}^{dimension}")
     arguments.check_memory("n_coarse and dimension", (n_coarse, dimension), 10 * dimension * n_coarse**dimension)
-    along = network_lattice.axis_centres(n_coarse, radius=radius)
-    every = torch.cartesian_prod(*[torch.from_numpy(along)] * dimension).reshape(-1, dimension)
-    values = np.concatenate([network(part).numpy()[:, 0] for part in torch.split(every, _LAYER)])
-    cells = network_lattice.label(values, delta).reshape([n_coarse] * dimension)
-    edges = [_edge(lattice, cells, axis) for axis in range(dimension)]
-    parts = [_connect_label(lattice, cells, edges, k, budget) for k in range(labels.n_cells(delta) - 1)]
-    pairs, apart, most, *counts = (sum(column) for column in zip(*parts, strict=True))
-    n_joined, n_pockets, n_given_up, n_evaluated = (int(count) for count in counts)
+    every = np.stack(np.unravel_index(np.arange(n_coarse**dimension), [n_coarse] * dimension), axis=1)
+    coarse = lattice.cells(lattice.fine(every)).reshape([n_coarse] * dimension)
+    edges = [_edge(lattice, coarse, axis) for axis in range(dimension)]
+    asked = _asked(lattice, sample, starts)
+    parts = [_connect_label(lattice, coarse, edges, asked, k, budget) for k in range(labels.n_cells(delta) - 1)]
+    pairs, apart, least, cut_off, at_wall, missed, *counts = (sum(column) for column in zip(*parts, strict=True))
+    n_joined, n_cut_off, n_given_up, n_evaluated = (int(count) for count in counts)
     return Refined(
-        in_label=apart / pairs,
-        in_label_most=most / pairs,
+        in_label=1 - apart / pairs,
+        in_label_most=1 - least / pairs,
+        cut_off=cut_off / pairs,
+        at_wall=at_wall / pairs,
+        missed=missed / pairs,
         n_joined=n_joined,
-        n_pockets=n_pockets,
+        n_cut_off=n_cut_off,
         n_given_up=n_given_up,
         n_evaluated=n_evaluated,
     )
+
+
+class _Asked(NamedTuple):
+    """Fine cubes of which is asked whether they are cut off, ascending by number.
+
+    ``weights`` is the number of cubes that each stands for in the sample, 0 of one on a way to an extremum alone.
+    """
+
+    numbers: Integers
+    indices: Integers
+    cells: Cells
+    weights: Floats
+    is_extremum: Booleans
+
+    def of(self, label: int) -> _Asked:
+        """Return those that carry a label."""
+        chosen = _carries(self.cells, label)
+        return _Asked(
+            self.numbers[chosen],
+            self.indices[chosen],
+            self.cells[chosen],
+            self.weights[chosen],
+            self.is_extremum[chosen],
+        )
+
+
+def _asked(lattice: _Lattice, sample: Floats, starts: Floats) -> _Asked:
+    extrema = _extrema(lattice, lattice.holding(starts)) @ lattice.strides
+    drawn = lattice.holding(sample) @ lattice.strides
+    numbers, which = np.unique(np.concatenate([extrema, drawn]), return_inverse=True)
+    indices = lattice.indices(numbers)
+    share = lattice.n_cells**lattice.dimension / len(sample)
+    weights = share * np.bincount(which[len(extrema) :], minlength=numbers.size)
+    is_extremum = np.zeros(numbers.size, dtype=np.bool_)
+    is_extremum[which[: len(extrema)]] = True
+    return _Asked(numbers, indices, lattice.cells(indices), weights, is_extremum)
+
+
+def _extrema(lattice: _Lattice, cubes: Integers) -> Integers:
+    """Return the cubes on the steepest ways from cubes, up from every other one and down from the rest.
+
+    Steps are along one axis, first of an eighth of the box, in the end of a cube: then no neighbour lies higher by a
+    millionth, which is more than rounding, that might lead in circles.
+    """
+    cubes, ways = cubes.copy(), [cubes]
+    sign = np.where(np.arange(len(cubes)) % 2 == 0, 1, -1)
+    length = np.full(len(cubes), 1 << max(0, (lattice.n_cells // 8).bit_length() - 1))
+    moving = np.arange(len(cubes))
+    while moving.size:
+        around = _around(lattice, cubes[moving], length[moving])
+        values = lattice.values(around.reshape(-1, lattice.dimension)).reshape(around.shape[:2])
+        higher = sign[moving, None] * (values - values[:, :1])
+        best = np.where(higher > _RISE, higher, 0).argmax(axis=1)  # 0, to stay, where none is higher
+        cubes[moving] = around[np.arange(len(moving)), best]
+        ways.append(cubes[moving])
+        length[moving[best == 0]] //= 2
+        moving = moving[length[moving] > 0]
+    return np.concatenate(ways)
+
+
+def _around(lattice: _Lattice, cubes: Integers, length: Integers) -> Integers:
+    """Return each cube and those a number of steps from it along one axis, no further than the wall: (n, 2d + 1, d)."""
+    unit = np.eye(lattice.dimension, dtype=np.int64)
+    steps = np.concatenate([0 * unit[:1], unit, -unit])
+    found: Integers = (cubes[:, None] + length[:, None, None] * steps).clip(0, lattice.n_cells - 1)
+    return found
 
 
 def _edge(lattice: _Lattice, cells: Cells, axis: int) -> tuple[Cells, Cells]:
@@ -209,44 +327,69 @@ def _edge(lattice: _Lattice, cells: Cells, axis: int) -> tuple[Cells, Cells]:
 
 
 class _OfLabel(NamedTuple):
-    """Sums of one label, as :class:`Refined` has them of all: pairs, those connected at least and at most, counts."""
+    """Sums over one label, of pairs of cubes or of counts: what :class:`Refined` has as shares of the pairs."""
 
     pairs: float
     apart: float
-    most: float
+    least: float
+    cut_off: float
+    at_wall: float
+    missed: float
     n_joined: int
-    n_pockets: int
+    n_cut_off: int
     n_given_up: int
     n_evaluated: int
 
 
 def _connect_label(
     lattice: _Lattice,
-    cells: Cells,
+    coarse: Cells,
     edges: Sequence[tuple[Cells, Cells]],
+    asked: _Asked,
     label: int,
     budget: int,
 ) -> _OfLabel:
-    """Connect the coarse cubes of one label: by edges, by search, by filling."""
-    numbers, sizes = _clusters(cells, edges, label)
-    if sizes.size == 0:
-        return _OfLabel(0.0, 0.0, 0.0, 0, 0, 0, 0)
-    largest = int(sizes.argmax())
-    fates = _join(lattice, numbers, largest, label, budget)
-    joined = _components(sizes.size, fates.joins)
-    is_largest = joined == joined[largest]
-    is_given_up = np.isin(joined, joined[fates.given_up]) & ~is_largest
-    apart = np.bincount(joined, weights=sizes)
-    most = np.bincount(np.where(is_given_up, joined[largest], joined), weights=sizes)
-    return _OfLabel(
-        pairs=float(sizes.sum()) ** 2,
-        apart=float(apart @ apart),
-        most=float(most @ most),
-        n_joined=int(is_largest.sum()) - 1,
-        n_pockets=int((~is_largest & ~is_given_up).sum()),
-        n_given_up=int(is_given_up.sum()),
-        n_evaluated=fates.n_evaluated,
+    """Count the cubes of one label that are cut off."""
+    mine = asked.of(label)
+    total = float(mine.weights.sum())
+    if total == 0:
+        return _OfLabel(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0, 0, 0)
+    clusters, n_centres = _clusters(coarse, edges, label)
+    goal = (
+        np.argwhere(clusters == n_centres.argmax())
+        if n_centres.size
+        else np.empty((0, lattice.dimension), dtype=np.int64)
     )
+    parts, is_goal_at_wall, *counts = _parts(lattice, goal, mine, label, budget)
+    of_parts = sum(part.size for part in parts)
+    total = max(float(mine.weights.sum()) if len(goal) else 0.0, of_parts)
+    rest = _Part(total - of_parts, is_goal_at_wall, True, True)  # what is given up may belong to it
+    parts.append(rest)
+    sizes = np.array([part.size for part in parts], dtype=np.float64)
+    at_wall, is_counted, may_be_rest = (
+        np.array(column, dtype=np.bool_) for column in list(zip(*parts, strict=True))[1:]
+    )
+    is_small = sizes < sizes.max()
+    n_joined, n_cut_off, n_given_up, n_evaluated = counts
+    return _OfLabel(
+        pairs=total**2,
+        apart=_apart(sizes),
+        least=_apart(np.append(sizes[~may_be_rest], sizes[may_be_rest].sum())),
+        cut_off=total * float(sizes[is_small].sum()),
+        at_wall=total * float(sizes[is_small & at_wall].sum()),
+        missed=total * float(sizes[is_small & ~is_counted].sum()),
+        n_joined=n_joined,
+        n_cut_off=n_cut_off,
+        n_given_up=n_given_up,
+        n_evaluated=n_evaluated,
+    )
+
+
+def _apart(sizes: Floats) -> float:
+    """Return the pairs of cubes of different clusters: small ones keep their digits beside a large one."""
+    largest = sizes.argmax()
+    small = np.delete(sizes, largest)
+    return float(2 * sizes[largest] * small.sum() + small.sum() ** 2 - small @ small)
 
 
 def _clusters(cells: Cells, edges: Sequence[tuple[Cells, Cells]], label: int) -> tuple[Integers, Integers]:
@@ -268,118 +411,159 @@ def _clusters(cells: Cells, edges: Sequence[tuple[Cells, Cells]], label: int) ->
     return numbers.reshape(cells.shape), sizes
 
 
-def _carries(cells: Cells, label: int) -> NDArray[np.bool_]:
+def _carries(cells: Cells, label: int) -> Booleans:
     """Return which cells carry a label: both of its halves."""
-    found: NDArray[np.bool_] = (cells == label) | (cells == label + 1)
+    found: Booleans = (cells == label) | (cells == label + 1)
     return found
 
 
-def _components(n_clusters: int, joins: Sequence[tuple[int, int]]) -> Integers:
-    """Return the number of each cluster's component after some pairs are joined."""
-    first, second = np.array(joins, dtype=np.int64).reshape(-1, 2).T
-    graph = sparse.coo_array((np.ones(len(joins), dtype=np.int8), (first, second)), shape=(n_clusters, n_clusters))
-    found: Integers = csgraph.connected_components(graph, directed=False)[1].astype(np.int64)
-    return found
+class _Part(NamedTuple):
+    """Cubes of a label that are not connected to the goal, as far as known; ``size`` may be the sample's estimate."""
+
+    size: float
+    is_at_wall: bool
+    is_counted: bool
+    is_given_up: bool
 
 
-class _Fates(NamedTuple):
-    """What became of the clusters that are not the largest: those that are connected, and those given up."""
+def _parts(
+    lattice: _Lattice, goal: Integers, asked: _Asked, label: int, budget: int
+) -> tuple[list[_Part], bool, int, int, int, int]:
+    """Return the parts that cubes lie in which are not connected to the goal, what is known of it, and counts.
 
-    joins: list[tuple[int, int]]
-    given_up: list[int]
-    n_evaluated: int
-
-
-def _join(lattice: _Lattice, numbers: Integers, largest: int, label: int, budget: int) -> _Fates:
-    """Connect clusters to the largest where fine cubes do, and to each other where a pocket holds several."""
-    fates = _Fates([], [], 0)
-    _, firsts = np.unique(numbers, return_index=True)
-    firsts = firsts[numbers.reshape(-1)[firsts] >= 0]  # a cube of each cluster
-    if lattice.refine == 1 or firsts.size == 1:  # the clusters are the fine lattice's
-        return fates
-    starts = np.stack(np.unravel_index(firsts, numbers.shape), axis=1)
-    goals = np.argwhere(numbers == largest)
-    nearest = KDTree(goals).query(starts, k=range(1, 1 + min(_N_TARGETS, len(goals))), p=1)[1]
-    decided, n_evaluated = {largest}, 0
-    for cluster, (start, targets) in enumerate(zip(lattice.fine(starts), lattice.fine(goals[nearest]), strict=True)):
-        if cluster in decided:
+    The former is whether a cube that is connected to the goal is at the wall, the counts are those of :class:`Refined`.
+    """
+    tree = KDTree(goal) if len(goal) else None
+    is_joined = _walk(lattice, goal, tree, asked.indices, label)
+    for n_steps in _STRAYS:
+        left = np.flatnonzero(~is_joined)
+        strayed = _stray(lattice, np.repeat(asked.indices[left], _N_WALKERS, axis=0), label, n_steps)
+        is_joined[left] = _walk(lattice, goal, tree, strayed, label).reshape(left.size, _N_WALKERS).any(axis=1)
+    left = np.flatnonzero(~is_joined)
+    decided = is_joined.copy()
+    parts: list[_Part] = []
+    n_cut_off = n_given_up = n_evaluated = 0
+    for node in left.tolist():
+        if decided[node]:
             continue
-        for turn in _turns(budget):
-            is_found, n_searched = _search(lattice, start, targets, label, turn // _FILLED_PER_SEARCHED)
-            n_evaluated += n_searched
-            if is_found:
-                fates.joins.append((cluster, largest))
-                break
-            filled = _fill(lattice, start, numbers, largest, label, turn)
-            n_evaluated += filled.n_evaluated
-            if filled.status != "budget" or turn == budget:
-                fates.joins.extend((cluster, one) for one in filled.met)
-                decided |= filled.met
-                if filled.status == "budget":
-                    fates.given_up.append(cluster)
-                break
-    return fates._replace(n_evaluated=n_evaluated)
+        filled = _fill(lattice, goal, tree, asked, node, is_joined, label, budget)
+        n_evaluated += filled.n_evaluated
+        decided[filled.met] = True
+        if filled.status == "joined":
+            is_joined[filled.met] = True
+            continue
+        is_counted = filled.status == "closed" and bool(asked.is_extremum[filled.met].any())
+        size = filled.n_filled if is_counted else float(asked.weights[filled.met].sum())
+        parts.append(_Part(size, filled.is_at_wall, is_counted, filled.status == "budget"))
+        n_cut_off += len(filled.met) if filled.status == "closed" else 0
+        n_given_up += len(filled.met) if filled.status == "budget" else 0
+    is_goal_at_wall = lattice.is_at_wall(asked.indices[is_joined])
+    return parts, is_goal_at_wall, left.size - n_cut_off - n_given_up, n_cut_off, n_given_up, n_evaluated
 
 
-def _search(lattice: _Lattice, start: Integers, targets: Integers, label: int, budget: int) -> tuple[bool, int]:
-    """Return whether a path to one of the targets is found, with so many evaluations for each, and how many it took."""
-    n_evaluated = 0
-    for target in targets:
-        found = lattice_search.search(
-            lattice.network,
-            start,
-            target,
-            label=label,
-            delta=lattice.delta,
-            n_cells=lattice.n_cells,
-            radius=lattice.radius,
-            budget=budget,
-        )
-        n_evaluated += found.n_evaluated
-        if found.status != "budget":
-            return found.status == "found", n_evaluated
-    return False, n_evaluated
+def _walk(lattice: _Lattice, goal: Integers, tree: KDTree | None, cubes: Integers, label: int) -> Booleans:
+    """Return which fine cubes arrive at a centre of the goal by a way that carries the label."""
+    cubes = cubes.copy()
+    is_there = np.zeros(len(cubes), dtype=np.bool_)
+    if tree is None:
+        return is_there
+    for turn in range(min(_N_WALKS, len(goal))):
+        left = np.flatnonzero(~is_there)
+        if left.size == 0:
+            break
+        nearest = np.asarray(tree.query(cubes[left] // lattice.refine, k=[turn + 1], p=1)[1])[:, 0]
+        targets = goal[nearest]
+        cubes[left], is_there[left] = _go(lattice, cubes[left], lattice.fine(targets), label)
+    return is_there
 
 
-def _turns(budget: int) -> Iterator[int]:
-    """Yield the budgets of one filling after the other, up to ``budget``."""
-    turn = _FIRST_TURN
-    while turn < budget:
-        yield turn
-        turn *= 4
-    yield budget
+def _stray(lattice: _Lattice, cubes: Integers, label: int, n_steps: int) -> Integers:
+    """Return where fine cubes come to by random steps within the label; the same ones in every call."""
+    cubes, rng = cubes.copy(), np.random.default_rng(0)
+    for _ in range(n_steps if len(cubes) else 0):
+        steps = cubes.copy()
+        axis = rng.integers(lattice.dimension, size=len(cubes))
+        steps[np.arange(len(cubes)), axis] += rng.choice([-1, 1], size=len(cubes))
+        steps = steps.clip(0, lattice.n_cells - 1)
+        is_open = lattice.carries(steps, label)
+        cubes[is_open] = steps[is_open]
+    return cubes
+
+
+def _go(lattice: _Lattice, cubes: Integers, targets: Integers, label: int) -> tuple[Integers, Booleans]:
+    """Return where fine cubes come to on the way to their targets, the value kept near the middle, and which arrive."""
+    cubes = cubes.copy()
+    moving = np.arange(len(cubes))
+    while moving.size:
+        towards = np.sign(targets[moving] - cubes[moving])
+        moving, towards = moving[towards.any(axis=1)], towards[towards.any(axis=1)]
+        who, axis = np.nonzero(towards)
+        steps = cubes[moving[who]]
+        steps[np.arange(who.size), axis] += towards[who, axis]
+        off = np.full(towards.shape, np.inf)
+        if who.size:
+            values = lattice.values(steps)
+            carries = _carries(network_lattice.label(values, lattice.delta), label)
+            off[who, axis] = np.where(carries, np.abs(2 * values / lattice.delta - label - 1), np.inf)
+        best = off.argmin(axis=1)
+        is_open = np.isfinite(off[np.arange(moving.size), best])
+        moving, best, towards = moving[is_open], best[is_open], towards[is_open]
+        cubes[moving, best] += towards[np.arange(moving.size), best]
+    return cubes, (cubes == targets).all(axis=1)
 
 
 class _Filled(NamedTuple):
-    """What filling came to, and the clusters whose centres were met."""
+    """What filling came to, which of the cubes asked for were met, whether one at the wall was, and how many filled."""
 
     status: Literal["joined", "closed", "budget"]
-    met: set[int]
+    met: list[int]
+    is_at_wall: bool
+    n_filled: int
     n_evaluated: int
 
 
-def _fill(lattice: _Lattice, start: Integers, numbers: Integers, largest: int, label: int, budget: int) -> _Filled:
-    """Go through the fine cubes of a label that can be reached, until one is a centre of the largest coarse cluster."""
-    strides, half = lattice.strides, lattice.refine // 2
-    layer, before = np.array([start @ strides]), np.empty(0, dtype=np.int64)
-    met: set[int] = set()
-    n_evaluated = 1
+def _fill(
+    lattice: _Lattice,
+    goal: Integers,
+    tree: KDTree | None,
+    asked: _Asked,
+    node: int,
+    is_joined: Booleans,
+    label: int,
+    budget: int,
+) -> _Filled:
+    """Go through the fine cubes of a label that can be reached, until one is known to be connected to the goal."""
+    strides, n_cells = lattice.strides, lattice.n_cells
+    layer, before = asked.numbers[[node]], np.empty(0, dtype=np.int64)
+    met: list[int] = []
+    is_at_wall, n_filled, n_evaluated, n_until_walks = False, 0, 1, _FIRST_WALKS
+    status: Literal["joined", "closed", "budget"] = "closed"
     while layer.size:
         indices = lattice.indices(layer)
-        central = indices[(indices % lattice.refine == half).all(axis=1)] // lattice.refine
-        met |= set(numbers[tuple(central.T)].tolist()) - {-1}  # rounding may tell a centre's label otherwise
-        if largest in met:
-            return _Filled("joined", met, n_evaluated)
+        n_filled += layer.size
+        is_at_wall |= lattice.is_at_wall(indices)
+        places = np.minimum(np.searchsorted(asked.numbers, layer), asked.numbers.size - 1)
+        places = places[asked.numbers[places] == layer]
+        met.extend(places.tolist())
+        if is_joined[places].any():
+            status = "joined"
+            break
+        if n_filled >= n_until_walks:
+            n_until_walks *= 2
+            if _walk(lattice, goal, tree, indices[:: 1 + len(indices) // _N_WALKERS], label).any():
+                status = "joined"
+                break
         if n_evaluated >= budget:
-            return _Filled("budget", met, n_evaluated)
+            status = "budget"
+            break
         # A step changes the parity of the indices' sum: what can be new is not in this layer, and in no earlier one but
         # the last before it. Cubes without the label are met again by later layers, and asked again.
         steps = [layer[indices[:, k] > 0] - stride for k, stride in enumerate(strides)]
-        steps += [layer[indices[:, k] < lattice.n_cells - 1] + stride for k, stride in enumerate(strides)]
+        steps += [layer[indices[:, k] < n_cells - 1] + stride for k, stride in enumerate(strides)]
         new = _without(np.concatenate(steps), before)
         n_evaluated += new.size
-        before, layer = layer, lattice.carrying(new, label)
-    return _Filled("closed", met, n_evaluated)
+        before, layer = layer, new[lattice.carries(lattice.indices(new), label)]
+    return _Filled(status, met, is_at_wall, n_filled, n_evaluated)
 
 
 def _without(numbers: Integers, others: Integers) -> Integers:

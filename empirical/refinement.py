@@ -1,9 +1,9 @@
 """P(connected | same label) against dimension, boxes refined until it no longer changes.
 
 A box with all its cubes labelled (:mod:`empirical.conjecture`) has at most 10^8 of them: ten along an axis in eight
-dimensions. Here a coarse box is the sample, and its cubes are connected on finer lattices
-(:mod:`empirical.refined_lattice`): one network in one box is a task, and the same sample is connected on all lattices,
-so that what a finer one changes is seen without the networks' spread.
+dimensions. Here parts that are cut off are looked for and counted on finer lattices, and what was missed is estimated
+by a sample of the whole box (:mod:`empirical.refined_lattice`): one network in one box is a task, and the same points
+are asked on all lattices, so that what a finer one changes is seen without the networks' spread.
 
 References
 ----------
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from empirical import conjecture_tables, network_lattice, refined_lattice
@@ -28,10 +29,11 @@ from lipschitz.threads import one_thread
 from percolation.campaign import Arrays, Experiment
 
 _MOST_DIMENSIONS = 12
+ROUNDING = 1e-12  # of a complement that is 0
 
 
 class Settings(BaseModel):
-    """Which networks, on which boxes, sampled by how many cubes, refined how often."""
+    """Which networks, on which boxes, asked at how many points, refined how often."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -49,10 +51,12 @@ class Settings(BaseModel):
     radius: float = Field(1.5, ge=1e-3, le=1e3, description="half side of the box, in correlation lengths")
     delta: float = Field(0.25, gt=0, le=0.5, description="interval length of Eq. 4; 1/delta is a whole number")
     n_networks: int = Field(4, ge=2, le=10_000, description="networks of each kind and dimension")
+    n_sample: int = Field(1_000, ge=1, le=10**6, description="points of the box at which cubes are drawn")
+    n_starts: int = Field(64, ge=0, le=10**5, description="points of the box from which extrema are looked for")
     max_coarse: int = Field(1_000, ge=2, le=10_000_000, description="cubes of the coarse box; two an axis at least")
     max_side: int = Field(128, ge=2, le=10**6, description="coarse cubes along an axis")
     budget: int = Field(
-        500_000, ge=1, le=10**9, description="fine cubes evaluated to fill a pocket, before it is given up"
+        500_000, ge=1, le=10**9, description="fine cubes evaluated to fill a part, before it is given up"
     )
     seed: int = Field(0, ge=0, description="seed of the run")
 
@@ -86,11 +90,15 @@ class Settings(BaseModel):
 PRESETS = {
     "quick": Settings(),
     "paper": Settings(
-        activations=("sin", "relu", "erf", "tanh"),
+        activations=("sin", "relu"),
         boxes=("growing", "fixed"),
-        n_networks=50,
-        max_coarse=30_000,
-        budget=10_000_000,
+        refinements=(3, 5),
+        n_networks=6,
+        max_side=48,
+        n_sample=4_000,
+        n_starts=256,
+        max_coarse=10_000,
+        budget=2_000_000,
     ),
 }
 
@@ -134,55 +142,57 @@ def coarse_side(settings: Settings, dimension: int) -> int:
 
 
 def run_task(settings: Settings, task: Part, seeds: np.random.SeedSequence) -> Arrays:
-    """Return what :func:`refined_lattice.connect` finds of one network, over refinements, and how it curves."""
+    """Return what :func:`refined_lattice.connect` finds of one network, over refinements."""
     rng = np.random.default_rng(seeds)
     network = network_lattice.build(task.law, task.dimension, int(rng.integers(2**63))).requires_grad_(False)
-    radius = network_lattice.half_side(task.law, task.dimension)
+    sample = rng.uniform(-1, 1, size=(settings.n_sample, task.dimension))
+    starts = _starts(settings.n_starts, task.dimension, rng)
     with one_thread():
-        definite = network_lattice.definite_share(network, task.dimension, radius=radius, rng=rng)
         found = [
             refined_lattice.connect(
                 network,
-                task.dimension,
+                sample,
+                starts,
                 n_coarse=coarse_side(settings, task.dimension),
                 refine=refine,
-                radius=radius,
+                radius=network_lattice.half_side(task.law, task.dimension),
                 delta=settings.delta,
                 budget=settings.budget,
             )
             for refine in settings.refinements
         ]
-    by_refinement = {name: [getattr(one, name) for one in found] for name in _VARIABLES}
-    return {name: np.array(values, dtype=np.float64) for name, values in by_refinement.items()} | {
-        "definite": np.array(definite)
-    }
+    return {name: np.array([getattr(one, name) for one in found], dtype=np.float64) for name in _VARIABLES}
+
+
+def _starts(n_starts: int, dimension: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Return points in [-1, 1]^d, uniform, half of them then put to the wall along every axis with even chance."""
+    starts = rng.uniform(-1, 1, size=(n_starts, dimension))
+    is_put = rng.random(starts.shape) < 0.5
+    is_put[: n_starts // 2] = False
+    return np.where(is_put, np.sign(starts), starts)
 
 
 _VARIABLES = {
     "in_label": "P(connected | same label), what was given up taken as not connected",
     "in_label_most": "P(connected | same label), what was given up taken as connected",
-    "n_joined": "coarse clusters beside the largest that fine cubes join to it",
-    "n_pockets": "coarse clusters in closed pockets",
-    "n_given_up": "coarse clusters that were given up",
+    "cut_off": "share of (cube, cube, label) whose first cube is not in the label's largest cluster",
+    "at_wall": "share of (cube, cube, label) whose first cube is in another cluster, which touches the box's wall",
+    "missed": "share of (cube, cube, label) whose first cube is in another cluster, met by the sample alone",
+    "n_given_up": "cubes that were given up, over all labels",
 }
 _DIMS = ("activation", "box", "dimension", "network", "refinement")
 
 
 def collect(settings: Settings, arrays: Mapping[str, Arrays]) -> xr.Dataset:
-    """Return every variable over (activation, box, dimension, network, refinement), ``definite`` without the last."""
+    """Return every variable over (activation, box, dimension, network, refinement)."""
     shape = tuple(len(values) for values in (settings.activations, settings.boxes, settings.dimensions))
     full = {
         name: np.stack([arrays[key][name] for key in tasks(settings)]).reshape(*shape, settings.n_networks, -1)
-        for name in (*_VARIABLES, "definite")
+        for name in _VARIABLES
     }
     return xr.Dataset(
         {name: (_DIMS, full[name], {"long_name": text, "units": "1"}) for name, text in _VARIABLES.items()}
         | {
-            "definite": (
-                _DIMS[:-1],
-                full["definite"][..., 0],
-                {"long_name": "share of points where all curvatures have one sign", "units": "1"},
-            ),
             "side": (
                 ("dimension", "refinement"),
                 [[coarse_side(settings, d) * r for r in settings.refinements] for d in settings.dimensions],
@@ -204,8 +214,10 @@ def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
     ``apart`` is on the finest lattice, with what was given up as not connected, ``apart_least`` with it as connected;
     ``coarse`` that on the coarsest. ``moved`` is by how much the last refinement moved it, and ``is_resolved`` whether
     that, with two of its standard errors and all that was given up, is at most a tenth of it; ``is_lower`` whether it
-    did not rise, but for what was given up. ``definite`` is the share of points where all curvatures have one sign,
-    None where there are no curvatures.
+    did not rise, but for what was given up and two standard errors. ``n_cut_off`` is on how many networks the mean
+    rests, those with any cube cut off, and ``largest`` the share of the sum that the largest of them carries, None
+    where there are none. Of the cubes that are cut off, by the triples that they take from P, ``at_wall`` is the share
+    in parts that touch the box's wall, and ``missed`` that met by the sample alone, None where there are none.
     """
     found = []
     names = ("activation", "box", "dimension")
@@ -221,13 +233,20 @@ def rows(dataset: xr.Dataset) -> list[dict[str, Any]]:
         row |= {"moved": float(moved.mean()), "moved_error": conjecture_tables.standard_error(moved)}
         unknown = abs(row["moved"]) + 2 * row["moved_error"] + row["apart"] - row["apart_least"]
         row["is_resolved"] = bool(unknown <= conjecture_tables.SLACK * row["apart"])
-        row["is_lower"] = bool(least[:, -1].mean() <= apart[:, -2].mean())
-        definite = float(here["definite"].mean())
-        row["definite"] = None if np.isnan(definite) else definite
-        row["n_with_pockets"] = int((here["n_pockets"][:, -1] > 0).sum())
+        row["is_lower"] = bool(least[:, -1].mean() <= apart[:, -2].mean() + 2 * row["moved_error"])
+        cut_off = here["cut_off"].to_numpy()[:, -1]
+        row["n_cut_off"] = int((cut_off > 0).sum())
+        row["largest"] = _share(apart[:, -1].max(), apart[:, -1].sum())
+        for name in ("at_wall", "missed"):
+            row[name] = _share(here[name].to_numpy()[:, -1].sum(), cut_off.sum())
         row["n_given_up"] = int(here["n_given_up"][:, -1].sum())
         found.append(row)
     return found
+
+
+def _share(part: float, whole: float) -> float | None:
+    """Return a part of a whole, None of nothing but rounding."""
+    return float(part / whole) if whole > ROUNDING else None
 
 
 def summarise(settings: Settings, dataset: xr.Dataset) -> dict[str, Any]:
@@ -241,5 +260,5 @@ def summarise(settings: Settings, dataset: xr.Dataset) -> dict[str, Any]:
 
 
 EXPERIMENT: Experiment[Settings, Part] = Experiment(
-    name="refinement", version=1, tasks=tasks, run_task=run_task, collect=collect, summarise=summarise
+    name="refinement", version=2, tasks=tasks, run_task=run_task, collect=collect, summarise=summarise
 )

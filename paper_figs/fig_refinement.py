@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,8 @@ from matplotlib.figure import Figure
 from empirical import refinement
 from paper_figs import style
 from paper_figs.fig_conjecture import CLAIM, MARKERS, Rows
-from paper_figs.fig_resolution import ROUNDING, draw_against_side
+from paper_figs.fig_resolution import ROUNDING
 from paper_figs.plot import Plot, Verdict
-from percolation import labels
 
 SETTINGS = refinement.PRESETS | {
     "ci": refinement.Settings(dimensions=(1, 2, 4), refinements=(1, 3), n_networks=2, max_coarse=200, width=16)
@@ -30,32 +30,46 @@ def _coarsest(settings: refinement.Settings) -> str:
     return f"{settings.refinements[0]} fine cubes a coarse one" if settings.refinements[0] > 1 else "coarse lattice"
 
 
-def _smallest(settings: refinement.Settings, dimension: int) -> float:
-    """Return the complement if one sampled cube of one label in one network is cut off, labels being alike."""
-    n_labels = labels.n_cells(settings.delta) - 1
-    of_label = settings.delta * refinement.coarse_side(settings, dimension) ** dimension
-    return float(2 / (n_labels * of_label * settings.n_networks))
-
-
 @style.styled
 def draw(dataset: xr.Dataset) -> Figure:
     """Return the complement of P(connected) against the dimension for each box, and against the size of the cubes."""
     settings, rows = _settings_of(dataset), refinement.rows(dataset)
     n_boxes = len(settings.boxes)
-    figure, panels = style.panels(n_boxes + 1, height=3.2, sharey=True)
+    figure, panels = style.panels(n_boxes + 1, height=3.2)
     for letter, axes, box in zip("ab", panels, settings.boxes, strict=False):
         _against_dimension(axes, settings, [row for row in rows if row["box"] == box])
         style.name_panel(axes, letter, f"{box} box")
     panels[0].set_ylabel("1 − P(connected | same label)")
     panels[0].legend(loc="lower left", fontsize=6.5)
-    apart = 1 - dataset["in_label"].isel(activation=0, box=0)
-    lengths = 2 * settings.radius / dataset["side"]
-    draw_against_side(panels[-1], apart, lengths, style.COLOURS["network"], settings.boxes[0])
-    style.name_panel(panels[-1], "abc"[n_boxes], f"{settings.boxes[0]} box, {settings.activations[0]}")
-    panels[0].set_yscale("log")
     drawn = [row["apart"] for row in rows if row["apart"] >= ROUNDING]
-    panels[0].set_ylim(0.2 * min(drawn + [_smallest(settings, d) for d in settings.dimensions]), 2)
+    for axes in panels[:-1]:
+        axes.set_yscale("log")
+        axes.set_ylim(0.2 * min([*drawn, 1.0]), 2)
+    _at_wall(panels[-1], settings, rows)
+    style.name_panel(panels[-1], "abc"[n_boxes], "cut off at the wall")
     return figure
+
+
+def _at_wall(axes: Axes, settings: refinement.Settings, rows: Rows) -> None:
+    """Draw the share of what is cut off that lies in parts that touch the box's wall."""
+    kinds = list(itertools.product(settings.activations, settings.boxes))
+    for k, (activation, box) in enumerate(kinds):
+        part = [row for row in rows if (row["activation"], row["box"]) == (activation, box)]
+        seen = [row for row in part if row["at_wall"] is not None]
+        shift = 0.14 * (k - (len(kinds) - 1) / 2)
+        axes.plot(
+            *([row["dimension"] + shift for row in seen], [row["at_wall"] for row in seen]),
+            marker=MARKERS[activation],
+            color=style.COLOURS["network"],
+            markerfacecolor=None if box == settings.boxes[0] else "white",
+            linestyle="none",
+            label=f"{activation}, {box}",
+        )
+    axes.set_ylim(0, 1.08)
+    axes.set_xticks(settings.dimensions)
+    axes.set_xlabel("dimension $d$")
+    axes.set_ylabel("share of what is cut off")
+    axes.legend(loc="lower right", fontsize=6.5)
 
 
 def _against_dimension(axes: Axes, settings: refinement.Settings, rows: Rows) -> None:
@@ -67,7 +81,9 @@ def _against_dimension(axes: Axes, settings: refinement.Settings, rows: Rows) ->
             place = row["dimension"] + 0.14 * (k - (len(settings.activations) - 1) / 2)
             style_of: dict[str, Any] = {"color": style.COLOURS["network"], "linestyle": "none"}
             if row["apart"] < ROUNDING:
-                axes.plot(place, _smallest(settings, row["dimension"]), marker="$↓$", markersize=6, **style_of)
+                # At the panel's lower end, whatever its scale.
+                where = axes.get_xaxis_transform()
+                axes.plot(place, 0.03, marker="$↓$", markersize=6, transform=where, **style_of)
                 continue
             axes.errorbar(
                 *(place, row["apart"], row["apart_error"]),
@@ -86,10 +102,6 @@ def _against_dimension(axes: Axes, settings: refinement.Settings, rows: Rows) ->
         linewidth=0.8,
         label=f"{settings.activations[0]}, {_coarsest(settings)}",
     )
-    if first[0]["definite"] is not None:
-        definite = np.array([row["definite"] for row in first])
-        seen = definite > 0
-        axes.plot(d[seen], definite[seen], color="0.3", linestyle="--", linewidth=0.8, label="curved one way")
     independent = 2 * (1 - settings.delta) ** (2 * d)
     axes.plot(d, independent, color=style.COLOURS["simulation"], linestyle=":", label="independent, $2(1-δ)^{2d}$")
     axes.set_xticks(settings.dimensions)
@@ -105,16 +117,30 @@ def caption(dataset: xr.Dataset) -> str:
     n_given_up = sum(row["n_given_up"] for row in rows)
     return (
         f"Random networks of Eqs. 8–10 ({', '.join(settings.activations)}; {settings.depth} matrices, width {settings.width}, "
-        f"delta = {settings.delta:g}) on a coarse box, whose cubes are the sample, and how these are connected on finer lattices "
-        f"that are never labelled as a whole. Half side {settings.radius:g} correlation lengths: in a growing box along the axes, "
-        f"in a fixed one along the diagonal. The share of pairs of cubes of one label that are not connected in it, mean and standard "
-        f"error over {settings.n_networks} networks, with {sides} fine cubes along an axis; filled where the last refinement, from "
+        f"delta = {settings.delta:g}) in boxes of half side {settings.radius:g} correlation lengths: in a growing box along the axes, "
+        f"in a fixed one along the diagonal. The share of pairs of cubes of one label that are not connected in it, over all cubes of a "
+        f"lattice that is never labelled as a whole, with {sides} fine cubes along an axis; mean and standard error over {settings.n_networks} "
+        f"networks. Parts that are cut off are looked for from {settings.n_starts} starts and counted cube by cube, "
+        f"what was missed is estimated by {settings.n_sample} cubes drawn from the whole box. Filled where the last refinement, from "
         f"{settings.refinements[-2]} to {settings.refinements[-1]} fine cubes a coarse one, moved it by at most a tenth of itself, two standard "
-        f"errors and {n_given_up} clusters given up included. Arrows: no sampled cube was cut off in any network; the arrow stands about where one "
-        f"would. Grey: the same cubes of {settings.activations[0]} networks on the coarsest lattice drawn ({_coarsest(settings)}); dashed: the share of random points where all "
-        "curvatures of these networks have one sign, as at an extremum, which every pocket inside the box holds or surrounds. Dotted: isolated cubes of independent labels on an infinite lattice. "
-        "The last panel has the same against the cubes' size, the dimension beside the smallest cubes."
+        f"errors and {n_given_up} cubes given up included. Arrows: nothing was found cut off in any network. Grey: "
+        f"{settings.activations[0]} networks on the coarsest lattice drawn ({_coarsest(settings)}). Dotted: isolated cubes of independent labels on an "
+        f"infinite lattice. On how many of the networks a mean rests, and the share that the largest carries: {_rests(settings, rows)}. "
+        "The last panel: of what is cut off on the finest lattice, the share in parts that touch the box's wall; hollow: the second kind of box."
     )
+
+
+def _rests(settings: refinement.Settings, rows: Rows) -> str:
+    """Return the networks that each mean rests on and the largest one's share, by kind and dimension."""
+    parts = []
+    for activation, box in itertools.product(settings.activations, settings.boxes):
+        part = [row for row in rows if (row["activation"], row["box"]) == (activation, box)]
+        each = [
+            f"{row['n_cut_off']}" + ("" if row["largest"] is None else f" ({100 * row['largest']:.0f} %)")
+            for row in part
+        ]
+        parts.append(f"{activation}, {box} box, {', '.join(each)}")
+    return "; ".join(parts)
 
 
 def judge(dataset: xr.Dataset) -> list[Verdict]:
@@ -135,16 +161,34 @@ def judge(dataset: xr.Dataset) -> list[Verdict]:
             measured=(
                 f"complement of P(connected): {'; '.join(parts)} (infinite independent lattice: a factor of "
                 f"{(1 - settings.delta) ** 2:.2f} a dimension); smaller cubes change {len(rows) - len(coarse)} of {len(rows)} points by "
-                f"less than a tenth{', and raise none of the others: bounds from above' if coarse and is_lower else ''}"
+                f"less than a tenth{', and raise none of the others: bounds from above' if coarse and is_lower else ''}; {_walls(rows)}"
             ),
             outcome="holds" if all(is_up) and is_lower else "open",
             explanation=(
                 "It counts as holding, as far as measured, if for every kind of network and box the complement falls at least "
-                "tenfold over these dimensions, and smaller cubes raise it nowhere but by what was given up, which is counted as not "
+                "tenfold over these dimensions, and smaller cubes raise it nowhere but by two standard errors and what was given up, which is counted as not "
                 "connected. The limit itself is extrapolation."
             ),
         )
     ]
+
+
+def _walls(rows: Rows) -> str:
+    """Return the range over points of the share of what is cut off that touches the wall, and how few networks."""
+    seen = [row for row in rows if row["at_wall"] is not None]
+    if not seen:
+        return "nothing is cut off"
+    parts = []
+    for name, few in (("d = 1", [row for row in seen if row["dimension"] == 1]), ("d > 1", seen)):
+        chosen = few if name == "d = 1" else [row for row in seen if row["dimension"] > 1]
+        if chosen:
+            low, high = (100 * limit([row["at_wall"] for row in chosen]) for limit in (min, max))
+            parts.append(f"{low:.3g} to {high:.3g} % ({name})")
+    least = min(seen, key=lambda row: int(row["n_cut_off"]))
+    return (
+        f"of what is cut off {' and '.join(parts)} is in parts that touch the box's wall; the fewest networks that a "
+        f"point above 0 rests on are {least['n_cut_off']} ({least['activation']}, {least['box']} box, d = {least['dimension']})"
+    )
 
 
 def _describe(rows: Rows, n_networks: int) -> str:
@@ -186,7 +230,7 @@ def _judge_finer(dataset: xr.Dataset) -> list[Verdict]:
             ),
             outcome="holds" if not moved else "open",
             explanation=(
-                "It counts as holding if no point moves by more, clusters given up included. A point that falls is a bound from above: "
+                "It counts as holding if no point moves by more, what was given up included. A point that falls is a bound from above: "
                 "smaller cubes only connect more there."
             ),
         )
@@ -196,8 +240,8 @@ def _judge_finer(dataset: xr.Dataset) -> list[Verdict]:
 PLOT = Plot(
     heading="Lattices that are fine enough",
     question=(
-        "In the figures before, cubes may be too large from four or five dimensions on. Here few cubes are sampled, and joined on lattices of up to "
-        "10¹⁰ cubes whose labels are made only where they are needed. Is the rise to one still there, and at which rate?"
+        "In the figures before, cubes may be too large from four or five dimensions on. Here the lattices are finer, and labels are made only "
+        "where they are needed: around what is cut off. Is the rise to one still there, at which rate, and where does the rest lie?"
     ),
     settings=SETTINGS,
     experiment=lambda _: refinement.EXPERIMENT,
@@ -208,8 +252,8 @@ PLOT = Plot(
 FINER = Plot(
     heading="Finer still",
     question=(
-        "In the figure before, smaller cubes still moved some points of four and five dimensions, open there. Here the same sampled cubes "
-        "of the same networks are joined on lattices nearly twice as fine along every axis. Do the points stay?"
+        "In the figure before, smaller cubes still moved some points of four and five dimensions, open there. Here the same "
+        "networks are asked on lattices nearly twice as fine along every axis. Do the points stay?"
     ),
     settings={
         "quick": refinement.PRESETS["quick"].model_copy(update={"dimensions": (3, 4), "refinements": (5, 9)}),

@@ -222,32 +222,3 @@ def test_another_kind_is_refused(call, message):
 
 def test_most_cells_fit_an_int8():
     assert network_lattice.label(np.array([0.0, 1.0]), 1 / 63).tolist() == [0, 125]
-
-
-class Powers(torch.nn.Module):
-    """A sum of squares with the signs given."""
-
-    def __init__(self, *signs):
-        super().__init__()
-        self.signs = torch.tensor(signs, dtype=torch.float64)
-
-    def forward(self, x):
-        return (self.signs * x**2).sum(dim=-1, keepdim=True)
-
-
-@pytest.mark.parametrize("signs, share", [((1.0, 2.0), 1.0), ((-1.0, -0.1), 1.0), ((1.0, -1.0), 0.0)])
-def test_a_bowl_is_curved_one_way_and_a_saddle_is_not(signs, share):
-    network = torch.nn.Sequential(Powers(*signs), torch.nn.Sigmoid())
-    assert network_lattice.definite_share(network, 2, radius=1.0, rng=np.random.default_rng(0)) == share
-
-
-def test_the_share_of_curved_points_falls_with_the_dimension_and_relu_has_no_curvature():
-    shares = []
-    for dimension in (1, 2, 4):
-        law = LatticeNetwork(activation="sin", box="growing", radius=1.5)
-        network, radius = network_lattice.build(law, dimension, 3), network_lattice.half_side(law, dimension)
-        shares.append(network_lattice.definite_share(network, dimension, radius=radius, rng=np.random.default_rng(1)))
-    assert shares[0] == 1
-    assert 0.6 > shares[1] > 3 * shares[2] > 0
-    network = network_lattice.build(LatticeNetwork(activation="relu"), 2, 0)
-    assert math.isnan(network_lattice.definite_share(network, 2, radius=1.0, rng=np.random.default_rng(1)))

@@ -21,6 +21,8 @@ CHOSEN = refinement.Settings(
     width=8,
     n_networks=3,
     max_coarse=100,
+    n_sample=200,
+    n_starts=16,
 )
 
 
@@ -56,7 +58,8 @@ def with_complements(dataset: xr.Dataset, values: dict[int, tuple[float, float]]
             place: dict[str, Any] = {"dimension": d}
             changed["in_label"].loc[place][..., network, :] = 1 - apart
             changed["in_label_most"].loc[place][..., network, :] = 1 - apart * (1 - given_up)
-            changed["n_pockets"].loc[place][..., network, :] = apart > 0
+            changed["cut_off"].loc[place][..., network, :] = apart / 2
+            changed["at_wall"].loc[place][..., network, :] = apart / 4
     return changed
 
 
@@ -74,7 +77,9 @@ def test_resolved_is_what_neither_refining_nor_what_was_given_up_can_change_much
     assert (row["coarse"], row["apart"]) == pytest.approx((0.1, fine))
     assert row["apart_least"] == pytest.approx(fine * (1 - given_up))
     assert row["moved"] == pytest.approx(fine - 0.1)
-    assert row["n_with_pockets"] == 3
+    assert row["n_cut_off"] == 3
+    assert row["at_wall"] == pytest.approx(0.5)
+    assert row["largest"] == pytest.approx(1.001 / 3)
 
 
 @pytest.mark.parametrize(
@@ -149,4 +154,4 @@ def test_the_command_prints_a_table(tmp_path: Any, capsys: pytest.CaptureFixture
     command.main("empirical", command.COMMANDS, line)
     printed = capsys.readouterr().out
     assert "sin  growing  2             21" in printed
-    assert "with pockets" in printed
+    assert "at wall" in printed
