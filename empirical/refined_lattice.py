@@ -39,22 +39,15 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csgraph
 from scipy.spatial import KDTree
 from torch import nn
 
-from empirical import lattice_search, network_lattice
+from empirical import implicit_lattice, lattice_search, network_lattice
+from empirical.implicit_lattice import Booleans, Cells, Floats, Integers, Lattice
 from percolation import arguments, labels
 
-Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
-Booleans = NDArray[np.bool_]
-Cells = NDArray[np.int8]
-
-_LAYER = 1 << 13  # cubes of a layer evaluated together
-_RISE = 1e-6  # of a value, by which a step leads up
 _N_WALKS = 2  # towards as many centres
 _FIRST_WALKS = 200  # cubes filled, before the first of them walk; then twice as many
 _N_WALKERS = 16  # cubes that walk for one; of a layer, at most
@@ -93,60 +86,6 @@ class Refined:
     n_cut_off: int
     n_given_up: int
     n_evaluated: int
-
-
-class _Lattice(NamedTuple):
-    """The fine lattice of a network, and how it holds the coarse one."""
-
-    network: nn.Sequential
-    single: nn.Sequential  # in float32
-    dimension: int
-    n_coarse: int
-    refine: int
-    radius: float
-    delta: float
-
-    @property
-    def n_cells(self) -> int:
-        """Fine cubes along an axis."""
-        return self.n_coarse * self.refine
-
-    @property
-    def strides(self) -> Integers:
-        """What a step along each axis adds to a fine cube's number."""
-        return self.n_cells ** np.arange(self.dimension - 1, -1, -1, dtype=np.int64)
-
-    def indices(self, numbers: Integers) -> Integers:
-        """Return the indices of fine cubes by their numbers, shape (n, d)."""
-        return numbers[:, None] // self.strides % self.n_cells
-
-    def fine(self, coarse: Integers) -> Integers:
-        """Return the fine indices of coarse cubes' centres."""
-        return coarse * self.refine + self.refine // 2
-
-    def holding(self, points: Floats) -> Integers:
-        """Return the indices of the fine cubes that hold points, given as multiples of the half side."""
-        return np.floor((points + 1) * (self.n_cells / 2)).astype(np.int64).clip(0, self.n_cells - 1)
-
-    def cells(self, indices: Integers) -> Cells:
-        """Return the cells of fine cubes, by the network in float64."""
-        centres = torch.from_numpy(network_lattice.centres(indices, n_cells=self.n_cells, radius=self.radius))
-        values = np.concatenate([self.network(part).numpy()[:, 0] for part in torch.split(centres, _LAYER)])
-        return network_lattice.label(values, self.delta)
-
-    def values(self, indices: Integers) -> NDArray[np.float32]:
-        """Return the network's values in fine cubes, in float32."""
-        along = torch.from_numpy(network_lattice.axis_centres(self.n_cells, radius=self.radius)).float()
-        parts = torch.split(torch.from_numpy(indices), _LAYER)
-        return np.concatenate([self.single(along[part]).numpy()[:, 0] for part in parts])
-
-    def carries(self, indices: Integers, label: int) -> Booleans:
-        """Return which fine cubes carry a label, by the network in float32."""
-        return _carries(network_lattice.label(self.values(indices), self.delta), label)
-
-    def is_at_wall(self, indices: Integers) -> bool:
-        """Return whether one of some fine cubes is at the box's wall."""
-        return bool(((indices == 0) | (indices == self.n_cells - 1)).any())
 
 
 @torch.no_grad()
@@ -222,7 +161,7 @@ def connect(
             raise ValueError(f"{name} must lie in -1 to 1 along every axis, got {np.abs(points).max()}")
     if not len(sample):
         raise ValueError("sample must have one point or more, got 0")
-    lattice = _Lattice(network, copy.deepcopy(network).float(), dimension, n_coarse, refine, radius, delta)
+    lattice = Lattice(network, copy.deepcopy(network).float(), dimension, n_coarse, refine, radius, delta)
     if lattice.n_cells**dimension >= lattice_search.MOST_NUMBERED:
         raise ValueError(f"the fine lattice must have less than 2^62 cubes, got {lattice.n_cells}^{dimension}")
     arguments.check_memory("n_coarse and dimension", (n_coarse, dimension), 10 * dimension * n_coarse**dimension)
@@ -260,7 +199,7 @@ class _Asked(NamedTuple):
 
     def of(self, label: int) -> _Asked:
         """Return those that carry a label."""
-        chosen = _carries(self.cells, label)
+        chosen = implicit_lattice.carries(self.cells, label)
         return _Asked(
             self.numbers[chosen],
             self.indices[chosen],
@@ -270,8 +209,8 @@ class _Asked(NamedTuple):
         )
 
 
-def _asked(lattice: _Lattice, sample: Floats, starts: Floats) -> _Asked:
-    extrema = _extrema(lattice, lattice.holding(starts)) @ lattice.strides
+def _asked(lattice: Lattice, sample: Floats, starts: Floats) -> _Asked:
+    extrema = implicit_lattice.extrema(lattice, lattice.holding(starts)) @ lattice.strides
     drawn = lattice.holding(sample) @ lattice.strides
     numbers, which = np.unique(np.concatenate([extrema, drawn]), return_inverse=True)
     indices = lattice.indices(numbers)
@@ -282,37 +221,7 @@ def _asked(lattice: _Lattice, sample: Floats, starts: Floats) -> _Asked:
     return _Asked(numbers, indices, lattice.cells(indices), weights, is_extremum)
 
 
-def _extrema(lattice: _Lattice, cubes: Integers) -> Integers:
-    """Return the cubes on the steepest ways from cubes, up from every other one and down from the rest.
-
-    Steps are along one axis, first of an eighth of the box, in the end of a cube: then no neighbour lies higher by a
-    millionth, which is more than rounding, that might lead in circles.
-    """
-    cubes, ways = cubes.copy(), [cubes]
-    sign = np.where(np.arange(len(cubes)) % 2 == 0, 1, -1)
-    length = np.full(len(cubes), 1 << max(0, (lattice.n_cells // 8).bit_length() - 1))
-    moving = np.arange(len(cubes))
-    while moving.size:
-        around = _around(lattice, cubes[moving], length[moving])
-        values = lattice.values(around.reshape(-1, lattice.dimension)).reshape(around.shape[:2])
-        higher = sign[moving, None] * (values - values[:, :1])
-        best = np.where(higher > _RISE, higher, 0).argmax(axis=1)  # 0, to stay, where none is higher
-        cubes[moving] = around[np.arange(len(moving)), best]
-        ways.append(cubes[moving])
-        length[moving[best == 0]] //= 2
-        moving = moving[length[moving] > 0]
-    return np.concatenate(ways)
-
-
-def _around(lattice: _Lattice, cubes: Integers, length: Integers) -> Integers:
-    """Return each cube and those a number of steps from it along one axis, no further than the wall: (n, 2d + 1, d)."""
-    unit = np.eye(lattice.dimension, dtype=np.int64)
-    steps = np.concatenate([0 * unit[:1], unit, -unit])
-    found: Integers = (cubes[:, None] + length[:, None, None] * steps).clip(0, lattice.n_cells - 1)
-    return found
-
-
-def _edge(lattice: _Lattice, cells: Cells, axis: int) -> tuple[Cells, Cells]:
+def _edge(lattice: Lattice, cells: Cells, axis: int) -> tuple[Cells, Cells]:
     """Return the least and the largest cell on the line from each coarse cube to the next along an axis."""
     before, after = (np.moveaxis(np.moveaxis(cells, axis, 0)[part], 0, axis) for part in (np.s_[:-1], np.s_[1:]))
     low, high = np.minimum(before, after), np.maximum(before, after)
@@ -342,7 +251,7 @@ class _OfLabel(NamedTuple):
 
 
 def _connect_label(
-    lattice: _Lattice,
+    lattice: Lattice,
     coarse: Cells,
     edges: Sequence[tuple[Cells, Cells]],
     asked: _Asked,
@@ -405,16 +314,10 @@ def _clusters(cells: Cells, edges: Sequence[tuple[Cells, Cells]], label: int) ->
     tail, head = np.concatenate(tails), np.concatenate(heads)
     graph = sparse.coo_array((np.ones(tail.size, dtype=np.int8), (tail, head)), shape=(cells.size, cells.size))
     found = csgraph.connected_components(graph, directed=False)[1]
-    carrying = _carries(cells, label).reshape(-1)
+    carrying = implicit_lattice.carries(cells, label).reshape(-1)
     numbers = np.full(cells.size, -1, dtype=np.int64)
     numbers[carrying], sizes = np.unique(found[carrying], return_inverse=True, return_counts=True)[1:]
     return numbers.reshape(cells.shape), sizes
-
-
-def _carries(cells: Cells, label: int) -> Booleans:
-    """Return which cells carry a label: both of its halves."""
-    found: Booleans = (cells == label) | (cells == label + 1)
-    return found
 
 
 class _Part(NamedTuple):
@@ -427,7 +330,7 @@ class _Part(NamedTuple):
 
 
 def _parts(
-    lattice: _Lattice, goal: Integers, asked: _Asked, label: int, budget: int
+    lattice: Lattice, goal: Integers, asked: _Asked, label: int, budget: int
 ) -> tuple[list[_Part], bool, int, int, int, int]:
     """Return the parts that cubes lie in which are not connected to the goal, what is known of it, and counts.
 
@@ -437,7 +340,7 @@ def _parts(
     is_joined = _walk(lattice, goal, tree, asked.indices, label)
     for n_steps in _STRAYS:
         left = np.flatnonzero(~is_joined)
-        strayed = _stray(lattice, np.repeat(asked.indices[left], _N_WALKERS, axis=0), label, n_steps)
+        strayed = implicit_lattice.stray(lattice, np.repeat(asked.indices[left], _N_WALKERS, axis=0), label, n_steps)
         is_joined[left] = _walk(lattice, goal, tree, strayed, label).reshape(left.size, _N_WALKERS).any(axis=1)
     left = np.flatnonzero(~is_joined)
     decided = is_joined.copy()
@@ -461,7 +364,7 @@ def _parts(
     return parts, is_goal_at_wall, left.size - n_cut_off - n_given_up, n_cut_off, n_given_up, n_evaluated
 
 
-def _walk(lattice: _Lattice, goal: Integers, tree: KDTree | None, cubes: Integers, label: int) -> Booleans:
+def _walk(lattice: Lattice, goal: Integers, tree: KDTree | None, cubes: Integers, label: int) -> Booleans:
     """Return which fine cubes arrive at a centre of the goal by a way that carries the label."""
     cubes = cubes.copy()
     is_there = np.zeros(len(cubes), dtype=np.bool_)
@@ -473,43 +376,8 @@ def _walk(lattice: _Lattice, goal: Integers, tree: KDTree | None, cubes: Integer
             break
         nearest = np.asarray(tree.query(cubes[left] // lattice.refine, k=[turn + 1], p=1)[1])[:, 0]
         targets = goal[nearest]
-        cubes[left], is_there[left] = _go(lattice, cubes[left], lattice.fine(targets), label)
+        cubes[left], is_there[left] = implicit_lattice.go_towards(lattice, cubes[left], lattice.fine(targets), label)
     return is_there
-
-
-def _stray(lattice: _Lattice, cubes: Integers, label: int, n_steps: int) -> Integers:
-    """Return where fine cubes come to by random steps within the label; the same ones in every call."""
-    cubes, rng = cubes.copy(), np.random.default_rng(0)
-    for _ in range(n_steps if len(cubes) else 0):
-        steps = cubes.copy()
-        axis = rng.integers(lattice.dimension, size=len(cubes))
-        steps[np.arange(len(cubes)), axis] += rng.choice([-1, 1], size=len(cubes))
-        steps = steps.clip(0, lattice.n_cells - 1)
-        is_open = lattice.carries(steps, label)
-        cubes[is_open] = steps[is_open]
-    return cubes
-
-
-def _go(lattice: _Lattice, cubes: Integers, targets: Integers, label: int) -> tuple[Integers, Booleans]:
-    """Return where fine cubes come to on the way to their targets, the value kept near the middle, and which arrive."""
-    cubes = cubes.copy()
-    moving = np.arange(len(cubes))
-    while moving.size:
-        towards = np.sign(targets[moving] - cubes[moving])
-        moving, towards = moving[towards.any(axis=1)], towards[towards.any(axis=1)]
-        who, axis = np.nonzero(towards)
-        steps = cubes[moving[who]]
-        steps[np.arange(who.size), axis] += towards[who, axis]
-        off = np.full(towards.shape, np.inf)
-        if who.size:
-            values = lattice.values(steps)
-            carries = _carries(network_lattice.label(values, lattice.delta), label)
-            off[who, axis] = np.where(carries, np.abs(2 * values / lattice.delta - label - 1), np.inf)
-        best = off.argmin(axis=1)
-        is_open = np.isfinite(off[np.arange(moving.size), best])
-        moving, best, towards = moving[is_open], best[is_open], towards[is_open]
-        cubes[moving, best] += towards[np.arange(moving.size), best]
-    return cubes, (cubes == targets).all(axis=1)
 
 
 class _Filled(NamedTuple):
@@ -523,7 +391,7 @@ class _Filled(NamedTuple):
 
 
 def _fill(
-    lattice: _Lattice,
+    lattice: Lattice,
     goal: Integers,
     tree: KDTree | None,
     asked: _Asked,

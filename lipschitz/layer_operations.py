@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from lipschitz import graph
-from lipschitz.recording import N_TRACED, PRODUCT, Call, Recording, Value
+from lipschitz import graph, pooling
+from lipschitz.recording import N_TRACED, PRODUCT, Call, NotKnownError, Recording, Value
 
 
 def place_of(recording: Recording, call: Call, tensor: Any = None) -> int:
@@ -146,9 +146,6 @@ def _per_axis(values: Sequence[int] | int) -> tuple[int, int]:
 
 def max_pool(recording: Recording, call: Call) -> Value:
     """Return a max pooling of windows."""
-    ones = torch.ones(1, *call.args[0].shape[1:])
-    if not bool(call.function(ones, *call.args[1:], **call.kwargs)[0].isfinite().all()):
-        raise call.refuse("must have windows with an input in each, got one that lies in the padding alone")
     kernel = _per_axis(call.args[1])
     settings: dict[str, Any] = {
         "stride": _per_axis(call.argument(2, "stride", ()) or kernel),
@@ -156,9 +153,12 @@ def max_pool(recording: Recording, call: Call) -> Value:
         "dilation": _per_axis(call.argument(4, "dilation", 1)),
         "ceil_mode": bool(call.argument(5, "ceil_mode", False)),
     }
-    return recording.add(
-        call, "max_pool", (place_of(recording, call),), call.shape[1:], layer=nn.MaxPool2d(kernel, **settings)
-    )
+    layer = nn.MaxPool2d(kernel, **settings)
+    try:
+        pooling.bound_max_pool(layer, call.args[0].shape[1:])
+    except ValueError as error:  # a window in the padding alone
+        raise NotKnownError(f"{call.label}: {error}") from None
+    return recording.add(call, "max_pool", (place_of(recording, call),), call.shape[1:], layer=layer)
 
 
 def average_pool(recording: Recording, call: Call) -> Value:

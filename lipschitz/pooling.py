@@ -174,6 +174,11 @@ def check_windows(model: nn.Module, inputs: torch.Tensor) -> None:
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Looks at what every max pooling returns, in a module or called as a function."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Keep torch from importing its compiler for this, which takes seconds."""
+        return False
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:

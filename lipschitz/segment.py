@@ -497,5 +497,4 @@ def _log_expm1(loss: float) -> float:
     return loss + math.log(-math.expm1(-loss))
 
 
-def _ignore(_fraction: float) -> None:
-    pass
+def _ignore(_fraction: float) -> None: ...

@@ -210,7 +210,6 @@ def empirical_calls():
         "network_lattice.label_grid": {"network": line, "axes": [np.zeros(2), np.ones(3)], "delta": 0.5, "batch": 8},
         "network_lattice.upper_reach": {"network": line, "dimension": 2, "side": 0.1},
         "network_lattice.certain_share": {"network": line, "dimension": 2, "reach": 0.1, "rng": rng} | box,
-        "network_lattice.definite_share": {"network": line, "dimension": 2, "radius": 1.0, "rng": rng},
         "lattice_search.search": {"network": line, "label": 1, "budget": 100} | ends | box,
         "lattice_search.cube_after": {"start": ends["start"], "found": found, "n_steps": 2},
         "lattice_search.first_layer": {"network": line},

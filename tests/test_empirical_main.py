@@ -47,6 +47,7 @@ def test_untrained_prints_a_table_and_where_it_wrote(tmp_path, capsys):
     assert "primary" in printed
     assert "1 pairs, 1 network(s)" in printed
     assert sorted(path.name for path in folder.iterdir()) == [
+        "SHA256SUMS",
         "provenance.json",
         "result.nc",
         "settings.json",

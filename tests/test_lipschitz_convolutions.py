@@ -460,7 +460,7 @@ def test_poolings_have_the_constants_of_what_torch_computes(data):
             pooling.bound_max_pool(largest, input_shape, norm=norm)
         return
     if np.isneginf(pooled).any():
-        with pytest.raises(ValueError, match=r"^max pooling must have no window in its padding alone, got kernel_size"):
+        with pytest.raises(ValueError, match=r"must have no window in its padding alone, got kernel_size"):
             pooling.bound_max_pool(largest, input_shape, norm=norm)
     else:
         n_windows = (pooled == 1).sum(axis=0).max()
@@ -497,7 +497,7 @@ def test_max_pooling_has_its_true_constant(layer, input_shape, truth):
 )
 def test_a_window_in_the_padding_alone_is_refused_by_all_that_would_run_it(layer, channels):
     # torch makes -inf of it, and its gradient writes outside of memory: the first of these ended the process.
-    shape, message = (channels, 2, 2), r"^max pooling must have no window in its padding alone, got kernel_size"
+    shape, message = (channels, 2, 2), r"max pooling must have no window in its padding alone, got kernel_size"
     model = nn.Sequential(layer, nn.ReLU(), nn.Flatten()).eval()
     calls = [
         lambda: pooling.bound_max_pool(layer, shape),

@@ -36,7 +36,7 @@ def test_table_is_printed_with_the_folder_it_was_written_to(tmp_path, capsys):
     assert "means over 2 random tanh networks; epsilon for delta = 0.1, delta' = 0.05" in printed
     assert printed.splitlines()[-1] == f"written to {folder}"
     assert {path.name for path in folder.iterdir()} == {
-        "settings.json", "result.nc", "summary.json", "provenance.json"
+        "settings.json", "result.nc", "summary.json", "provenance.json", "SHA256SUMS"
     }  # fmt: skip
 
 

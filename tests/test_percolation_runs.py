@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 
 import campaign_script
 import numpy as np
@@ -57,7 +58,9 @@ def no_git():
 def folders(tmp_path_factory):
     """Return a finished and an unfinished run, the same two with another seed, and the clean result."""
     out = tmp_path_factory.mktemp("clean")
-    finished, other = (run(out / "finished", seed=seed) for seed in (5, 6))
+    finished = run(out / "finished", seed=5)
+    time.sleep(1.1)  # so that the two runs' provenance is not the same to the second
+    other = run(out / "finished", seed=6)
     for seed in (5, 6):
         with pytest.raises(KeyboardInterrupt):
             run(out / "unfinished", seed=seed, stop_at=2)
