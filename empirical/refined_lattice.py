@@ -153,9 +153,9 @@ def connect(
     budget = arguments.check_whole("budget", budget, least=1)
     if refine % 2 == 0:
         raise ValueError(f"refine must be odd and at least 1, got {refine}")
+    sample, starts = arguments.check_reals("sample", sample, ndim=2), arguments.check_reals("starts", starts, ndim=2)
     for name, points in (("sample", sample), ("starts", starts)):
-        arguments.check_kind(name, points, np.ndarray)
-        if points.ndim != 2 or points.shape[1] != dimension:
+        if points.shape[1] != dimension:
             raise ValueError(f"{name} must have shape (n, {dimension}), got {points.shape}")
         if not (np.abs(points) <= 1).all():
             raise ValueError(f"{name} must lie in -1 to 1 along every axis, got {np.abs(points).max()}")

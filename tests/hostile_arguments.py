@@ -231,7 +231,8 @@ def empirical_calls():
         },
         "refined_lattice.connect": {
             "network": line,
-            "dimension": 2,
+            "sample": np.zeros((2, 2)),
+            "starts": np.zeros((1, 2)),
             "n_coarse": 3,
             "refine": 3,
             "radius": 1.0,

@@ -151,7 +151,7 @@ def test_mistakes_are_one_line() -> None:
         ({"sample": drawn(3, 5, 0)}, r"sample must have shape \(n, 2\), got \(5, 3\)"),
         ({"sample": drawn(2, 0, 0)}, "sample must have one point or more, got 0"),
         ({"starts": 2 + drawn(2, 4, 1)}, "starts must lie in -1 to 1 along every axis, got "),
-        ({"sample": np.full((1, 2), np.nan)}, "sample must lie in -1 to 1 along every axis, got nan"),
+        ({"sample": np.full((1, 2), np.nan)}, "sample must be finite, got nan"),
     ):
         with pytest.raises(ValueError, match=words):
             refined_lattice.connect(network, **(right | change))
