@@ -46,6 +46,14 @@ def _linear(
         raise call.refuse(f"must have constant weights: {PRODUCT}")
     _weights(call, matrix, bias)
     own, n_inputs = recording.steps[value.step].shape, shape[1]
+    if value.places is not None:  # rows may stand in any order, as where sequences come before the batch
+        rows = value.places.reshape(tuple(shape))
+        order = torch.argsort((rows.amax(dim=1) - 1) // math.prod(own), stable=True)
+        if not torch.equal(order, torch.arange(len(order))):
+            found = _linear(recording, call, Value(value.step, rows[order], name=value.name), shape, matrix, bias)
+            places = torch.empty(shape[0], matrix.shape[1], dtype=torch.int64)
+            places[order] = torch.arange(1, places.numel() + 1).reshape(places.shape)
+            return Value(found.step, places, name=call.name)
     is_merged = value.places is None and own[-1:] == (n_inputs,) and shape[0] > N_TRACED
     batched = (N_TRACED, *own) if is_merged else recording.batched(shape, call)
     place = recording.place(value, batched, call)

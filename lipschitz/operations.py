@@ -15,7 +15,7 @@ from lipschitz.recording import MOVES, PRODUCT, Call, Recording, Value
 _STEEP = "it has no global Lipschitz constant"
 _JUMPS = "it jumps"
 # Why an operation cannot be read, by its name.
-_REASONS = {
+REASONS = {
     **dict.fromkeys(("mul", "div", "bmm", "mm", "addmm", "baddbmm", "mv", "dot", "addcmul", "addcdiv"), PRODUCT),
     **dict.fromkeys(
         (
@@ -38,12 +38,12 @@ _REASONS = {
 def recognise(operation: str, recording: Recording, call: Call, results: Sequence[torch.Tensor]) -> list[Value]:
     """Return the values of an operation's results, of its first one at least, or raise NotKnownError."""
     if operation == "cat":
-        return [_concatenate(recording, call)]
+        return [_concatenate(recording, call, results)]
     if operation in MOVES:
-        return recording.moved(operation, call)
+        return recording.moved(operation, call, results)
     handler = _HANDLERS.get(operation)
     if handler is None:
-        reason = _REASONS.get(operation, "lipschitz.reading.read lists what is")
+        reason = REASONS.get(operation, "lipschitz.reading.read lists what is")
         raise call.refuse(f"must be one that is known, got {operation}: {reason}")
     if not results or not results[0].is_floating_point():
         raise call.refuse(f"must return floating-point numbers, got {operation}")
@@ -189,11 +189,11 @@ def _divided(recording: Recording, call: Call, value: Value, divisor: Any) -> Va
     return recording.scaled(value, torch.where(is_exact, inverse, outward), call.shape, call)
 
 
-def _concatenate(recording: Recording, call: Call) -> Value:
+def _concatenate(recording: Recording, call: Call, results: Sequence[torch.Tensor]) -> Value:
     tensors = [tensor for tensor in call.args[0] if tensor.numel() > 0]
     axis = int(call.argument(1, "dim", 0)) % max(len(call.shape), 1)
     if axis == 0 or any(recording.value(tensor) is None for tensor in tensors):
-        return recording.moved("cat", call)[0]
+        return recording.moved("cat", call, results)[0]
     return recording.side_by_side(tensors, axis, call)
 
 

@@ -284,7 +284,12 @@ def elu(alpha: float, scale: float, input_scale: float) -> Function:
 
 
 def softplus(beta: float, threshold: float) -> Function:
-    """Return log(1 + exp(beta x)) / beta; torch gives x beyond beta x = threshold, which is counted as rounding."""
+    """Return log(1 + exp(beta x)) / beta; torch gives x beyond beta x = threshold, which is counted as rounding.
+
+    The threshold must be at least 20, as by default: the jump there is 2e-9 / beta.
+    """
+    if not threshold >= 20.0:
+        raise ValueError(f"softplus must have a threshold of at least 20, below which it jumps, got {threshold}")
     if beta == 0.0 or not math.isfinite(beta):
         raise ValueError(f"softplus must have a finite beta other than 0, got {beta}")
     return Function(

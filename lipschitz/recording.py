@@ -8,6 +8,7 @@ it stands; then one ``reshape`` or one ``gather`` is written down.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -129,10 +130,15 @@ class Recording:
         return self._modules[key]
 
     def batched(self, shape: Sequence[int], call: Call) -> tuple[int, ...]:
-        """Return a tensor's shape with the batch axis first, also where it is merged with the one after it."""
+        """Return a tensor's shape with the batch axis first, also where it is merged with the one after it.
+
+        One number an input counts as an axis of one.
+        """
         if len(shape) == 0 or shape[0] == 0 or shape[0] % N_TRACED:
             raise call.refuse(f"must keep the batch axis first, got shape {tuple(shape)} for {N_TRACED} inputs")
-        return tuple(shape) if shape[0] == N_TRACED else (N_TRACED, shape[0] // N_TRACED, *shape[1:])
+        if shape[0] != N_TRACED:
+            return (N_TRACED, shape[0] // N_TRACED, *shape[1:])
+        return tuple(shape) if len(shape) > 1 else (N_TRACED, 1)
 
     def place(self, value: Value, shape: Sequence[int], call: Call) -> int:
         """Return the step whose output is the value, in a shape with the batch axis first; written down if need be."""
@@ -202,14 +208,15 @@ class Recording:
         place = self.place(value, self.batched(shape, call), call)
         return self.add(call, kind, (place,), self.steps[place].shape, constant=constant)
 
-    def moved(self, operation: str, call: Call) -> list[Value]:
+    def moved(self, operation: str, call: Call, results: Sequence[torch.Tensor]) -> list[Value]:
         """Return the results of one of :data:`MOVES`."""
         tensors = [leaf for leaf in pytree.tree_leaves((call.args, call.kwargs)) if isinstance(leaf, torch.Tensor)]
         known = list({id(tensor): tensor for tensor in tensors if self.value(tensor) is not None}.values())
-        if not all(tensor.is_floating_point() for tensor in known):
-            raise call.refuse("must move floating-point numbers")
-        if operation == "_to_copy" and not (call.kwargs.get("dtype") or known[0].dtype).is_floating_point:
-            raise call.refuse("must keep floating-point numbers, got a conversion to others")
+        for before, after in itertools.product(known, results):
+            if not before.is_floating_point() or not after.is_floating_point():
+                raise call.refuse(f"must keep floating-point numbers, got {after.dtype} of {before.dtype}")
+            if after.dtype.itemsize < before.dtype.itemsize or (after.dtype != before.dtype and operation == "view"):
+                raise call.refuse(f"must not narrow numbers, got {after.dtype} of {before.dtype}")
         if operation in _KEEPS_ORDER and self.known(known[0]).places is None:
             return [Value(self.known(known[0]).step, name=call.name)]
         step, places = self.known(known[0]).step, {id(tensor): self.places(tensor) for tensor in known}

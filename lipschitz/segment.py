@@ -436,7 +436,10 @@ def _prepared(
     device: str | torch.device,
 ) -> _Search:
     """Return the search for a model and its segment, or raise what the public functions promise."""
-    where = torch.device(device)
+    try:
+        where = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device must be one of torch's, got {device}") from error
     ends = [_end(name, values, where) for name, values in (("a", a), ("b", b))]
     if ends[0].shape != ends[1].shape:
         raise ValueError(f"a and b must have one shape, got {tuple(ends[0].shape)} and {tuple(ends[1].shape)}")

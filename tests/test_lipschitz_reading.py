@@ -6,6 +6,7 @@ import sys
 import threading
 from concurrent import futures
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -173,6 +174,7 @@ PROGRAMS = {
     "sum broadcast": lambda net, x: x + net.a(x).mean(3, keepdim=True),
     "x @ W": lambda net, x: x @ net.a.weight.T,
     "W @ x": lambda net, x: (net.a.weight @ x.flatten(1).view(-1, 6).T).T.reshape(len(x), -1),
+    "rows before the batch": lambda net, x: (x.flatten(1, 2).transpose(0, 1) @ net.a.weight).transpose(0, 1),
     "einsum": lambda net, x: torch.einsum("bi,oi->bo", x[:, 0, 0], net.a.weight),
     "x @ w": lambda net, x: x.flatten(1) @ net.vector,
     "tanh": lambda net, x: torch.tanh(x).sigmoid(),
@@ -368,7 +370,7 @@ def statistics(model):
 @pytest.mark.parametrize(
     "model, message",
     [
-        (nn.Sequential(nn.Linear(4, 3)), r"model must take inputs of shape \(3,\): mat1 and mat2"),
+        (nn.Sequential(nn.Linear(4, 3)), r"model must take inputs of shape \(3,\), 2 at once: mat1 and mat2"),
         (statistics(nn.Sequential(nn.BatchNorm1d(3))), r"layer '0' \(BatchNorm1d\) must be in evaluation mode"),
         (nn.Sequential(nn.Dropout()).train(), r"layer '0' \(Dropout\) must be in evaluation mode"),
         (nn.Sequential(nn.BatchNorm1d(3, track_running_stats=False)), r"layer '0' \(BatchNorm1d\) must .*statistics"),
@@ -426,6 +428,99 @@ def test_attention_is_refused_with_the_reason():
     block = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True, dropout=0.0).eval()
     with pytest.raises(ValueError, match="a product or quotient of two outputs \\(attention"):
         reading.read(block, (3, 4))
+
+
+def branches_on(condition):
+    """Adds fifty where a condition on values holds, which the inputs that are traced do not meet."""
+    return function(lambda x: x + 50.0 if condition(x) else x)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        branches_on(lambda x: torch.allclose(x, torch.zeros(3), atol=0.1)),
+        branches_on(lambda x: torch.equal(x, torch.zeros(3))),
+        branches_on(lambda x: x[x.abs() < 0.02].numel() > 2),
+        branches_on(lambda x: len((x > 30).nonzero()) > 0),
+        branches_on(lambda x: torch.masked_select(x, x > 30).numel() > 0),
+        branches_on(lambda x: torch.where(x > 30)[0].numel() > 0),
+        branches_on(lambda x: x.round().unique().numel() > 99),
+        branches_on(lambda x: (x.detach().numpy() > 100).any()),
+        branches_on(lambda x: "e+" in repr(x)),
+        function(lambda x: x + torch.from_numpy(np.maximum(x.numpy() - 10, 0))),
+        function(lambda x: x + torch.zeros(x.shape, dtype=torch.long).copy_((x - 10).relu())),
+        function(lambda x: x + 1000 * (x - 100).relu().to(torch.float8_e4m3fn).to(x.dtype)),
+        function(lambda x: x.half().float()),
+        function(lambda x: x.view(torch.int32).view(torch.float32)),
+        function(lambda x: functional.softplus(x, 1.0, 1.0)),
+        function(lambda x: x + ((x - 100).relu() * 1000 if len(x) == 1 else 0)),
+        function(lambda x: x.clamp(max=len(x) * 100.0)),
+        function(lambda x: 5 * x if torch.is_grad_enabled() else x),
+        function(lambda x: in_a_thread(lambda: 100 * (x - 10).relu()) + x),
+        function(lambda x: torch.ops.reading_test.tanh(x)),
+        function(lambda x: x[:, :2] if len(x) == 8 else x),
+        function(lambda x: {2: x}[len(x)]),
+    ],
+)
+def test_what_hides_from_the_trace_is_refused(model):
+    with pytest.raises(ValueError, match=r"^(model|operation) ") as caught:
+        reading.read(model, (3,))
+    assert "\n" not in str(caught.value)
+
+
+def in_a_thread(call):
+    with futures.ThreadPoolExecutor() as pool:
+        return pool.submit(call).result()
+
+
+@torch.library.custom_op("reading_test::tanh", mutates_args=())
+def not_quite_tanh(x: torch.Tensor) -> torch.Tensor:
+    return torch.where(x.abs() < 1e6, x.tanh(), x)
+
+
+def test_what_a_network_keeps_from_its_first_run_is_whole_afterwards():
+    class Positions(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("positions", None)
+
+        def forward(self, x):
+            if self.positions is None:
+                self.positions = torch.arange(3.0)
+            return x + self.positions
+
+    net = Positions().eval()
+    assert [step.kind for step in reading.read(net, (3,))] == ["input", "shift"]
+    assert net.positions.numpy().tolist() == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    "model, shape, error, message",
+    [
+        (lambda x: x, (3,), TypeError, "model must be a torch.nn.Module, got function"),
+        (nn.ReLU(), (3.5,), TypeError, "input_shape must hold whole numbers"),
+        (nn.ReLU(), (math.inf,), TypeError, "input_shape must hold whole numbers"),
+        (nn.ReLU(), (10**15,), ValueError, "input_shape must fit into memory"),
+        (
+            nn.Linear(3, 3, device="meta"),
+            (3,),
+            ValueError,
+            "weights must hold numbers, got 'weight' on the device meta",
+        ),
+    ],
+)
+def test_other_mistakes_are_one_line(model, shape, error, message):
+    with pytest.raises(error, match=message):
+        reading.read(model, shape)
+
+
+def test_one_number_an_input_on_the_way_is_followed_along_segments():
+    net = function(lambda x: torch.stack([x[:, 0].relu(), x.sum(1)], 1)).double()
+    found = segment.maximise_segment(net, np.array([-1.0, 0.0]), np.array([1.0, 0.5]), 0)
+    shares = torch.linspace(0, 1, 999, dtype=torch.float64)[:, None]
+    points = torch.cat([2 * shares - 1, 0.5 * shares], 1)
+    truth = float(functional.cross_entropy(net(points), torch.zeros(999, dtype=torch.long), reduction="none").max())
+    assert truth - 1e-9 <= found.upper_loss <= truth + 1e-3
 
 
 def test_a_network_that_differs_where_it_is_used_is_refused_there():
