@@ -195,7 +195,7 @@ def maximise_segment(
     tolerance = float(tolerance)
     if not tolerance > 0.0:
         raise ValueError(f"tolerance must be positive, got {tolerance}")
-    return search.result(search.run(tolerance, piece_budget, math.inf, progress or _ignore))
+    return search.result(search.run(tolerance, piece_budget, math.inf, progress or (lambda _: None)))
 
 
 @torch.no_grad()
@@ -250,7 +250,7 @@ def certify_segment(
     limit = _log_expm1(loss_threshold) if search.is_cross_entropy else loss_threshold
     found = search.probe()
     if found.lower <= limit:
-        found = search.decide(limit, piece_budget, progress or _ignore)
+        found = search.decide(limit, piece_budget, progress or (lambda _: None))
     maximum = search.result(found)
     status: Literal["certified", "violated", "undecided"] = "undecided"
     reason = ""
@@ -498,6 +498,3 @@ def _softplus(log_odds: float) -> float:
 def _log_expm1(loss: float) -> float:
     """Return log(exp(l) - 1), the log-odds at which the cross-entropy is l."""
     return loss + math.log(-math.expm1(-loss))
-
-
-def _ignore(_fraction: float) -> None: ...

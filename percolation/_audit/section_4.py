@@ -112,8 +112,8 @@ ENTRIES = (
         statement="If |f(x0) − f(x1)| ≤ δ′ < δ, the cubes of x0 and x1 share an interval, whatever δ′ < δ",
         needs="a constant",
         correction=(
-            "With intervals of length δ one every s: two values within δ′ always share one if and only if δ′ ≤ δ − "
-            "s, their cubes (range w each) if δ′ + 2w ≤ δ − s. With s = δ/2: δ′ ≤ δ/2 − 2w. For any δ′ < δ take s = "
+            "With intervals of length δ one every s, and [1 − δ, 1]: two values within δ′ always share one if and "
+            "only if δ′ ≤ δ − s, their cubes (range w each) if δ′ + 2w ≤ δ − s. With s = δ/2: δ′ ≤ δ/2 − 2w. For any δ′ < δ take s = "
             "(δ−δ′)/2 and w = (δ−δ′)/4, that is ε = (δ−δ′)/(4M)."
         ),
         argument=(
@@ -175,11 +175,12 @@ ENTRIES = (
         needs="a constant",
         correction=(
             "For uniform outputs a value lies in a given interval with probability δ exactly, the ends of [0, 1] "
-            "included; a cube with range w is certain to with δ − w ≤ p ≤ δ. With w = δ/2 half of δ is lost, and "
-            "more than half of the rate."
+            "included. For a cube of range w only δ − 2w ≤ p ≤ δ follows; if its lowest value is uniform in "
+            "[0, 1 − w], p = (δ − w)/(1 − w). With w = δ/2 about half of δ is lost then, and of the rate."
         ),
         argument=(
-            "Each interval has length δ. A cube [v, v + w] lies in [a, a + δ] when v does in [a, a + δ − w]. "
+            "Each interval has length δ. A cube [v, v + w] lies in [a, a + δ] when v does in [a, a + δ − w], and it "
+            "does if any one of its values is in [a + w, a + δ − w]. "
             "Interior values carry two intervals; the indicators of one interval alone are Bernoulli(p), which is "
             "ordinary site percolation."
         ),
@@ -267,7 +268,8 @@ ENTRIES = (
         statement="Independence only underestimates connectivity, since correlations are positive",
         needs="an assumption",
         correction=(
-            "Where no correlation is negative, which an odd φ without biases violates: true for two cubes (any "
+            "Of jointly Gaussian outputs before the last map (wide networks) where no correlation is negative, which "
+            "an odd φ without biases violates: true for two cubes (any "
             "interval), and along one given path of cubes for an interval at an end of [0, 1]; for one symmetric "
             "about the median whatever the signs are. False in general: for one path and other intervals, for "
             "several paths at once, and where a random level is common to all cubes: there 1 − P falls at the rate "
