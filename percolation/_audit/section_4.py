@@ -113,8 +113,8 @@ ENTRIES = (
         needs="a constant",
         correction=(
             "With intervals of length δ one every s, and [1 − δ, 1]: two values within δ′ always share one if and "
-            "only if δ′ ≤ δ − s, their cubes (range w each) if δ′ + 2w ≤ δ − s. With s = δ/2: δ′ ≤ δ/2 − 2w. For any δ′ < δ take s = "
-            "(δ−δ′)/2 and w = (δ−δ′)/4, that is ε = (δ−δ′)/(4M)."
+            "only if δ′ ≤ δ − s, their cubes (range w each) if δ′ + 2w ≤ δ − s. With s = δ/2: δ′ ≤ δ/2 − 2w. For any "
+            "δ′ < δ take s = (δ−δ′)/2 and w = (δ−δ′)/4, that is ε = (δ−δ′)/(4M)."
         ),
         argument=(
             "Let a ≤ b, b − a ≤ δ − s, and ks the last start at or below a. If it is the last of all, its interval "
