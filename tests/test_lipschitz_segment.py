@@ -647,7 +647,7 @@ def test_bends_are_found_where_sums_and_squares_leave_the_range_of_float64(size)
     "dtype, message",
     [
         (torch.complex64, "weights must be real floating-point numbers, got 'weight' of torch.complex64"),
-        (torch.int64, r"model must take inputs of shape \(2,\): .* same dtype"),
+        (torch.int64, r"model must take inputs of shape \(2,\), 2 at once: .* same dtype"),
     ],
 )
 def test_weights_that_are_no_real_numbers_are_refused(dtype, message):
