@@ -24,6 +24,8 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
+from lipschitz import pointwise
+
 Activation = Literal["tanh", "relu", "erf", "sin"]
 FinalActivation = Literal["gaussian_cdf", "sigmoid"]
 
@@ -67,18 +69,16 @@ class Pointwise:
 
 
 POINTWISE: dict[str, Pointwise] = {
-    "tanh": Pointwise(module=nn.Tanh, upper_slope=1.0, unit_gain=1.59253741972283),
+    "tanh": Pointwise(module=nn.Tanh, upper_slope=pointwise.TANH.upper_slope, unit_gain=1.59253741972283),
     "relu": Pointwise(module=nn.ReLU, upper_slope=1.0, unit_gain=math.sqrt(2.0)),
     "erf": Pointwise(
         module=Erf,
-        upper_slope=math.nextafter(2.0 / math.sqrt(math.pi), 2.0),
+        upper_slope=pointwise.ERF.upper_slope,
         unit_gain=math.sqrt(math.pi / (2.0 * math.asin(2.0 / 3.0))),
     ),
-    "sin": Pointwise(module=Sin, upper_slope=1.0, unit_gain=math.sqrt(2.0 / -math.expm1(-2.0))),
-    "gaussian_cdf": Pointwise(
-        module=GaussianCdf, upper_slope=math.nextafter(1.0 / math.sqrt(2.0 * math.pi), 1.0), unit_gain=None
-    ),
-    "sigmoid": Pointwise(module=nn.Sigmoid, upper_slope=0.25, unit_gain=None),
+    "sin": Pointwise(module=Sin, upper_slope=pointwise.SIN.upper_slope, unit_gain=math.sqrt(2.0 / -math.expm1(-2.0))),
+    "gaussian_cdf": Pointwise(module=GaussianCdf, upper_slope=pointwise.GAUSSIAN_CDF.upper_slope, unit_gain=None),
+    "sigmoid": Pointwise(module=nn.Sigmoid, upper_slope=pointwise.SIGMOID.upper_slope, unit_gain=None),
 }
 
 

@@ -391,11 +391,9 @@ def _with_distribution_function(steps: Sequence[graph.Step]) -> list[graph.Step]
     found = list(steps)
     for place in range(4, len(steps)):
         four = steps[place - 3 : place + 1]
-        if [step.kind for step in four] != ["scale", "smooth", "shift", "scale"] or four[
-            1
-        ].function is not pointwise.ERF:
-            continue
-        if [step.inputs[0] for step in four[1:]] != [place - 3, place - 2, place - 1]:
+        is_in_line = [step.inputs for step in four[1:]] == [(place - 3,), (place - 2,), (place - 1,)]
+        is_erf = [step.kind for step in four] == ["scale", "smooth", "shift", "scale"]
+        if not (is_in_line and is_erf and four[1].function is pointwise.ERF):
             continue
         constants = [step.constant for step in four if step.constant is not None]
         if [float(constant) if constant.ndim == 0 else None for constant in constants] == [math.sqrt(0.5), 1.0, 0.5]:
